@@ -1,0 +1,2 @@
+//! The command for people: up, down, status, doctor, image
+#![forbid(unsafe_code)]

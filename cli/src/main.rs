@@ -1,0 +1,4 @@
+//! The command for people: up, down, status, doctor, image
+#![forbid(unsafe_code)]
+
+fn main() {}

@@ -1,0 +1,2 @@
+//! Links, addresses, routes and nftables transactions over netlink
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! CNI executor and plugins
+#![forbid(unsafe_code)]

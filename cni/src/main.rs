@@ -1,0 +1,4 @@
+//! CNI executor and plugins
+#![forbid(unsafe_code)]
+
+fn main() {}

@@ -1,0 +1,2 @@
+//! The per-pod supervisor and its wire protocol
+#![forbid(unsafe_code)]

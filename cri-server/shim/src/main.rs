@@ -1,0 +1,4 @@
+//! The per-pod supervisor and its wire protocol
+#![forbid(unsafe_code)]
+
+fn main() {}

@@ -1,0 +1,2 @@
+//! The CRI gRPC front-end over the engine
+#![forbid(unsafe_code)]

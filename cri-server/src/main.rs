@@ -1,0 +1,4 @@
+//! The CRI gRPC front-end over the engine
+#![forbid(unsafe_code)]
+
+fn main() {}

@@ -1,0 +1,2 @@
+//! Black-box tests of the built binaries against genuine peers
+#![forbid(unsafe_code)]

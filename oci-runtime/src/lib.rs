@@ -1,0 +1,2 @@
+//! The OCI runtime: config.json -> plan -> container
+#![forbid(unsafe_code)]

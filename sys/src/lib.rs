@@ -1,0 +1,23 @@
+//! Linux system calls with safe signatures: the only crate that contains unsafe code.
+//!
+//! Every wrapper takes borrowed descriptors, returns owned ones, forces close-on-exec, and keeps each
+//! operand in its error, so that a message reads like a line of strace.
+
+pub mod cgroup;
+pub mod creds;
+pub mod epoll;
+pub mod error;
+pub mod failpoint;
+pub mod fd;
+pub mod fs;
+pub mod mount;
+pub mod mountinfo;
+pub mod namespace;
+pub mod netns;
+pub mod path;
+pub mod process;
+pub mod signalfd;
+pub mod socket;
+pub mod tty;
+
+pub use error::{Error, Result};

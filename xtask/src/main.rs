@@ -1,0 +1,4 @@
+//! Developer commands: up, down, test, bench, check, tools
+#![forbid(unsafe_code)]
+
+fn main() {}
