@@ -1,0 +1,100 @@
+//! Where the engine works and which runtimes it has.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How an engine is set up. Paths must be absolute.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// What must not outlive a reboot: records, sockets, mounts. On tmpfs; see [`crate::prepare_run_dir`].
+    pub run_dir: PathBuf,
+    /// What lasts: images and writable layers.
+    pub state_dir: PathBuf,
+    /// The shim's binary.
+    pub shim: PathBuf,
+    /// Runtime handlers by name.
+    pub handlers: BTreeMap<String, Handler>,
+    /// The handler that the empty name stands for; a key of `handlers`.
+    pub default_handler: String,
+    /// Networks.
+    pub network: NetworkConfig,
+    /// `hosts.toml` directories of registries.
+    pub hosts_dirs: Vec<PathBuf>,
+    /// The cgroup below which pods without a `cgroup_parent` get theirs: `/davit`.
+    pub cgroup_root: String,
+}
+
+/// An OCI runtime with its command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handler {
+    /// The binary.
+    pub path: PathBuf,
+    /// Its `--root`; `None` means `<run_dir>/oci/<name>`.
+    pub root: Option<PathBuf>,
+    /// Arguments before the verb.
+    pub args: Vec<String>,
+}
+
+impl Handler {
+    /// A handler that is only a binary.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            root: None,
+            args: Vec::new(),
+        }
+    }
+}
+
+/// How pods get their network.
+#[derive(Debug, Clone)]
+pub struct NetworkConfig {
+    /// CNI configuration; the built-in bridge is used while it holds none.
+    pub conf_dir: PathBuf,
+    /// CNI plugins; the first directory that has one wins.
+    pub bin_dirs: Vec<PathBuf>,
+    /// Results of ADD, where libcni keeps them.
+    pub cache_dir: PathBuf,
+    /// How long one plugin may run.
+    pub timeout: Duration,
+    /// The built-in network's bridge.
+    pub bridge: String,
+    /// The built-in network's subnet; `None` means the plugin's default.
+    pub subnet: Option<String>,
+    /// Where the built-in network's addresses are recorded; `None` means the plugin's default.
+    pub data_dir: Option<PathBuf>,
+}
+
+impl Default for NetworkConfig {
+    fn default() -> Self {
+        Self {
+            conf_dir: "/etc/cni/net.d".into(),
+            bin_dirs: vec!["/opt/cni/bin".into()],
+            cache_dir: "/var/lib/cni".into(),
+            timeout: Duration::from_secs(60),
+            bridge: "davit0".into(),
+            subnet: None,
+            data_dir: None,
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            run_dir: "/run/davit".into(),
+            state_dir: "/var/lib/davit".into(),
+            shim: "/usr/local/bin/davit-shim".into(),
+            handlers: BTreeMap::from([(
+                "davit-oci".to_owned(),
+                Handler::new("/usr/local/bin/davit-oci"),
+            )]),
+            default_handler: "davit-oci".into(),
+            network: NetworkConfig::default(),
+            hosts_dirs: vec!["/etc/davit/hosts.d".into()],
+            cgroup_root: "/davit".into(),
+        }
+    }
+}
