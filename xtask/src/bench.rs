@@ -1,0 +1,37 @@
+//! `cargo xtask bench`: the release binaries against their floors and rivals; `davit-bench` measures and prints.
+
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::dist::{self, Flavour};
+use crate::workspace::Workspace;
+use crate::{run, tools};
+
+/// Builds and runs `davit-bench` with the given arguments.
+pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Result<()> {
+    dist::needs_root("bench")?;
+    tools::install_all(workspace)?;
+    let dist = dist::build(workspace, Flavour::Release)?;
+    run::run(workspace.cargo().args([
+        "build",
+        "--locked",
+        "--release",
+        "--package",
+        "integration",
+        "--bin",
+        "davit-bench",
+    ]))?;
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths(
+        std::iter::once(tools::bin_dir()?).chain(std::env::split_paths(&path)),
+    )
+    .context("PATH")?;
+    let mut bench = Command::new(workspace.target.join("release/davit-bench"));
+    run::run(
+        bench
+            .env("PATH", path)
+            .env("DAVIT_BIN_DIR", dist)
+            .args(args),
+    )
+}

@@ -1,0 +1,167 @@
+//! Building what ships, and collecting it into one directory: `target/dist`, or `target/dist-test` for the suites.
+//!
+//! The small binaries are static, which needs RUSTFLAGS of their own: they get a target directory of their own,
+//! so that no other build of the workspace is thrown away by the other flags.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::workspace::Workspace;
+use crate::{image, run, tools};
+
+/// The one target we build; static binaries must name it, or build scripts would get the flags too.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+const STATIC: &str = "-C target-feature=+crt-static -C relocation-model=static";
+const SMALL: &[(&str, &str)] = &[
+    ("oci-runtime", "davit-oci"),
+    ("shim", "davit-shim"),
+    ("cni", "davit-cni"),
+    ("davit-sample", "davit-sample"),
+];
+const DAEMONS: &[(&str, &str)] = &[("cri-server", "davit-cri"), ("cli", "davit")];
+/// The image that `davit up` imports.
+const SAMPLE_IMAGE: &str = "davit-sample.tar";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flavour {
+    /// What ships.
+    Release,
+    /// The small binaries as they ship; the daemon and the command as `cargo test` builds them, with fail points.
+    Test,
+}
+
+/// Builds everything and returns the directory that holds it.
+pub(crate) fn build(workspace: &Workspace, flavour: Flavour) -> Result<PathBuf> {
+    build_small(workspace)?;
+    let (name, daemons) = match flavour {
+        Flavour::Release => ("dist", build_daemons(workspace)?),
+        Flavour::Test => ("dist-test", build_tests(workspace)?),
+    };
+    let dist = workspace.target.join(name);
+    fs::create_dir_all(&dist).with_context(|| format!("create {}", dist.display()))?;
+    let small = workspace.target.join("static").join(TARGET).join("small");
+    for (_, binary) in SMALL {
+        place(&small.join(binary), &dist.join(binary))?;
+    }
+    for (_, binary) in DAEMONS {
+        place(&daemons.join(binary), &dist.join(binary))?;
+    }
+    image::write_sample(&dist.join("davit-sample"), &dist.join(SAMPLE_IMAGE))?;
+    Ok(dist)
+}
+
+fn build_small(workspace: &Workspace) -> Result<()> {
+    let mut command = workspace.cargo();
+    command
+        .env("RUSTFLAGS", STATIC)
+        .env("CARGO_TARGET_DIR", workspace.target.join("static"));
+    command.args([
+        "build",
+        "--locked",
+        "--profile",
+        "small",
+        "--target",
+        TARGET,
+    ]);
+    run::run(command.args(SMALL.iter().flat_map(|(package, _)| ["--package", package])))
+}
+
+fn build_daemons(workspace: &Workspace) -> Result<PathBuf> {
+    let mut command = workspace.cargo();
+    command.args(["build", "--locked", "--release"]);
+    run::run(
+        command.args(
+            DAEMONS
+                .iter()
+                .flat_map(|(package, _)| ["--package", package]),
+        ),
+    )?;
+    Ok(workspace.target.join("release"))
+}
+
+/// Builds every test and binary in one go, so that all of them share one build of each dependency.
+fn build_tests(workspace: &Workspace) -> Result<PathBuf> {
+    let mut command = workspace.cargo();
+    command
+        .args(["build", "--locked", "--workspace", "--bins", "--tests"])
+        .args(test_features(workspace));
+    run::run(&mut command)?;
+    Ok(workspace.target.join("debug"))
+}
+
+/// Fail points are armed for tests only; every build of a test run has them, so that nothing is built twice.
+pub(crate) fn test_features(workspace: &Workspace) -> Vec<String> {
+    let has = [
+        "sys",
+        "engine",
+        "snapshotter",
+        "cri-server",
+        "shim",
+        "oci-runtime",
+    ]
+    .into_iter()
+    .filter(|p| workspace.has_feature(p, "failpoints"));
+    let features: Vec<String> = has.map(|package| format!("{package}/failpoints")).collect();
+    if features.is_empty() {
+        Vec::new()
+    } else {
+        vec!["--features".to_owned(), features.join(",")]
+    }
+}
+
+/// Puts a finished binary into the dist directory: a new inode by rename, so that a running one is not disturbed.
+fn place(from: &Path, to: &Path) -> Result<()> {
+    let temporary = to.with_extension("new");
+    if let Err(error) = fs::remove_file(&temporary)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        return Err(error).with_context(|| format!("remove {}", temporary.display()));
+    }
+    fs::copy(from, &temporary)
+        .with_context(|| format!("copy {} to {}", from.display(), temporary.display()))?;
+    fs::rename(&temporary, to)
+        .with_context(|| format!("rename {} to {}", temporary.display(), to.display()))
+}
+
+/// `cargo xtask up`: build, then `davit up`. crictl is a help to look around, not a need.
+pub(crate) fn up(workspace: &Workspace, args: &[String]) -> Result<()> {
+    needs_root("up")?;
+    let dist = build(workspace, Flavour::Release)?;
+    if let Err(error) = tools::crictl(workspace) {
+        eprintln!("note: no crictl to look at the node with: {error:#}");
+    }
+    davit(&dist, "up", args)
+}
+
+/// `cargo xtask down`: `davit down` with the binary that `up` left; building it again would be a strange way to stop.
+pub(crate) fn down(workspace: &Workspace, args: &[String]) -> Result<()> {
+    needs_root("down")?;
+    let dist = workspace.target.join("dist");
+    let dist = if dist.join("davit").is_file() {
+        dist
+    } else {
+        build(workspace, Flavour::Release)?
+    };
+    davit(&dist, "down", args)
+}
+
+fn davit(dist: &Path, verb: &str, args: &[String]) -> Result<()> {
+    let mut command = Command::new(dist.join("davit"));
+    let tools = tools::bin_dir()?;
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths(std::iter::once(tools).chain(std::env::split_paths(&path)))
+        .context("PATH")?;
+    run::run(command.env("PATH", path).arg(verb).args(args))
+}
+
+pub(crate) fn needs_root(verb: &str) -> Result<()> {
+    if run::is_root() {
+        return Ok(());
+    }
+    bail!(
+        "`cargo xtask {verb}` makes namespaces, mounts and cgroups on this machine: it needs root"
+    )
+}

@@ -1,0 +1,135 @@
+//! The genuine tools that Davit is tested against, each at a pinned version.
+//!
+//! Debian packages go where apt puts them; what is built goes to `~/.cache/davit/tools`, with a marker
+//! `<name>.version` beside `bin/` that is written last, so that an interrupted build is done again.
+
+mod debian;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::run;
+use crate::workspace::Workspace;
+
+/// Debian packages that the integration suites start.
+const PACKAGES: &[&str] = &[
+    "runc",
+    "crun",
+    "podman",
+    "conmon",
+    "docker-registry",
+    "busybox-static",
+    "skopeo",
+    "nftables",
+    "strace",
+    "zstd",
+    "iproute2",
+    "e2fsprogs",
+];
+
+const CRICTL: &str = "1.36.0";
+const CARGO_DENY: &str = "0.20.2";
+
+/// Installs all that is missing.
+pub(crate) fn install_all(workspace: &Workspace) -> Result<()> {
+    debian::install(PACKAGES)?;
+    crictl(workspace)?;
+    install_cargo_deny(workspace)?;
+    eprintln!(
+        "tools: all there; built ones are in {}",
+        bin_dir()?.display()
+    );
+    Ok(())
+}
+
+/// Builds crictl from the Go module proxy, with the checksums in integration/tools/crictl/go.sum.
+pub(crate) fn crictl(workspace: &Workspace) -> Result<()> {
+    if is_installed("crictl", CRICTL)? {
+        return Ok(());
+    }
+    if !run::on_path("go") {
+        bail!(
+            "crictl {CRICTL} is built with Go, and there is no `go` on PATH: `apt-get install golang-go` (1.26 or newer, or one that may fetch its toolchain), or see https://go.dev/dl"
+        );
+    }
+    // A copy, because `go build -mod=mod` writes the indirect requirements into go.mod.
+    let source = workspace.root.join("integration/tools/crictl");
+    let module = tools_dir()?.join("src/crictl");
+    fs::create_dir_all(&module).with_context(|| format!("create {}", module.display()))?;
+    for file in ["go.mod", "go.sum", "tools.go"] {
+        fs::copy(source.join(file), module.join(file))
+            .with_context(|| format!("copy {}", source.join(file).display()))?;
+    }
+    let version_flag = format!("-X sigs.k8s.io/cri-tools/pkg/version.Version=v{CRICTL}");
+    let binary = bin_dir()?.join("crictl");
+    let mut build = Command::new("go");
+    // `-buildvcs=false`: the cache directory may lie inside somebody's git repository.
+    build.current_dir(&module).env("CGO_ENABLED", "0").args([
+        "build",
+        "-mod=mod",
+        "-trimpath",
+        "-buildvcs=false",
+        "-ldflags",
+        &version_flag,
+        "-o",
+    ]);
+    run::run(build.arg(&binary).arg("sigs.k8s.io/cri-tools/cmd/crictl"))?;
+    mark_installed("crictl", CRICTL)
+}
+
+fn install_cargo_deny(workspace: &Workspace) -> Result<()> {
+    if is_installed("cargo-deny", CARGO_DENY)? {
+        return Ok(());
+    }
+    let mut install = workspace.cargo();
+    // Its own target directory: cargo-deny shares no crate build with the workspace, and nothing of it is needed later.
+    let build = tools_dir()?.join("build");
+    install.env("CARGO_TARGET_DIR", &build).args([
+        "install",
+        "--locked",
+        "--force",
+        "--version",
+        CARGO_DENY,
+        "--root",
+    ]);
+    run::run(install.arg(tools_dir()?).arg("cargo-deny"))?;
+    if let Err(error) = fs::remove_dir_all(&build) {
+        eprintln!("warning: remove {}: {error}", build.display());
+    }
+    mark_installed("cargo-deny", CARGO_DENY)
+}
+
+/// Where cargo-deny is, if it is there.
+pub(crate) fn cargo_deny() -> Option<PathBuf> {
+    let own = bin_dir().ok()?.join("cargo-deny");
+    own.is_file().then_some(own)
+}
+
+/// `~/.cache/davit/tools/bin`, to be put in front of PATH for the suites.
+pub(crate) fn bin_dir() -> Result<PathBuf> {
+    let dir = tools_dir()?.join("bin");
+    fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+    Ok(dir)
+}
+
+fn tools_dir() -> Result<PathBuf> {
+    let home = std::env::var_os("HOME").context("HOME is not set: where should the tools go?")?;
+    Ok(Path::new(&home).join(".cache/davit/tools"))
+}
+
+fn is_installed(name: &str, version: &str) -> Result<bool> {
+    let marked = fs::read_to_string(marker(name)?).is_ok_and(|v| v.trim() == version);
+    Ok(marked && bin_dir()?.join(name).is_file())
+}
+
+fn mark_installed(name: &str, version: &str) -> Result<()> {
+    let path = marker(name)?;
+    fs::write(&path, format!("{version}\n")).with_context(|| format!("write {}", path.display()))
+}
+
+fn marker(name: &str) -> Result<PathBuf> {
+    Ok(tools_dir()?.join(format!("{name}.version")))
+}
