@@ -1,0 +1,6 @@
+//! The registry client.
+mod error;
+mod retry;
+
+pub use error::RegistryError;
+pub use retry::RetryPolicy;
