@@ -10,6 +10,7 @@ pub mod error;
 pub mod failpoint;
 pub mod fd;
 pub mod fs;
+pub mod link;
 pub mod mount;
 pub mod mountinfo;
 pub mod namespace;
@@ -18,6 +19,7 @@ pub mod path;
 pub mod process;
 pub mod signalfd;
 pub mod socket;
+pub mod spawn;
 pub mod tty;
 
 pub use error::{Error, Result};
