@@ -1,1 +1,179 @@
-//! To be written by its owner.
+//! `/proc/self/mountinfo`, parsed. See `proc_pid_mountinfo(5)`.
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Context, Result};
+
+/// One mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// The id of the mount.
+    pub id: u64,
+    /// The id of the mount that it lies on.
+    pub parent: u64,
+    /// Device number of the filesystem.
+    pub device: (u32, u32),
+    /// The directory of the filesystem that is the root of this mount.
+    pub root: PathBuf,
+    /// Where it is, as seen from the root of the process.
+    pub mount_point: PathBuf,
+    /// Its attributes, such as `rw`, `nosuid`.
+    pub options: Vec<String>,
+    /// Propagation: `shared:1`, `master:2`, `propagate_from:1`, `unbindable`.
+    pub optional: Vec<String>,
+    /// The type of the filesystem.
+    pub fs_type: String,
+    /// What was mounted, such as a device.
+    pub source: OsString,
+    /// Options of the filesystem, such as the controllers of a cgroup hierarchy.
+    pub super_options: Vec<String>,
+}
+
+/// The mounts of this process.
+///
+/// # Errors
+/// `/proc` is not there.
+pub fn own() -> Result<Vec<Mount>> {
+    read(Path::new("/proc/self/mountinfo"))
+}
+
+/// The mounts in a file of this format. Lines that make no sense are left out: a new kernel may only add fields.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn read(path: &Path) -> Result<Vec<Mount>> {
+    let text = std::fs::read(path).call(|| format!("read({path:?})"))?;
+    Ok(parse(&text))
+}
+
+/// Parses the whole text.
+pub fn parse(text: &[u8]) -> Vec<Mount> {
+    text.split(|byte| *byte == b'\n')
+        .filter_map(parse_line)
+        .collect()
+}
+
+fn parse_line(line: &[u8]) -> Option<Mount> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let id = number(fields.next()?)?;
+    let parent = number(fields.next()?)?;
+    let (major, minor) = std::str::from_utf8(fields.next()?).ok()?.split_once(':')?;
+    let device = (major.parse().ok()?, minor.parse().ok()?);
+    let root = PathBuf::from(unescape(fields.next()?));
+    let mount_point = PathBuf::from(unescape(fields.next()?));
+    let options = list(fields.next()?);
+    let mut optional = Vec::new();
+    loop {
+        match fields.next()? {
+            b"-" => break,
+            field => optional.push(String::from_utf8_lossy(field).into_owned()),
+        }
+    }
+    let fs_type = String::from_utf8_lossy(fields.next()?).into_owned();
+    let source = unescape(fields.next()?);
+    // An empty source leaves the last field where the source should be; the kernel writes "none" since 2.6.
+    let super_options = list(fields.next().unwrap_or_default());
+    Some(Mount {
+        id,
+        parent,
+        device,
+        root,
+        mount_point,
+        options,
+        optional,
+        fs_type,
+        source,
+        super_options,
+    })
+}
+
+fn number(field: &[u8]) -> Option<u64> {
+    std::str::from_utf8(field).ok()?.parse().ok()
+}
+
+fn list(field: &[u8]) -> Vec<String> {
+    let field = unescape(field);
+    field
+        .to_string_lossy()
+        .split(',')
+        .filter(|one| !one.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Undoes the kernel's octal escapes of space, tab, newline, backslash and `#`.
+fn unescape(field: &[u8]) -> OsString {
+    let mut plain = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((first, tail)) = rest.split_first() {
+        let octal = |byte: u8| {
+            (b'0'..=b'7')
+                .contains(&byte)
+                .then(|| u32::from(byte - b'0'))
+        };
+        let escaped = match (first, tail) {
+            (b'\\', [a, b, c, ..]) => match (octal(*a), octal(*b), octal(*c)) {
+                (Some(a), Some(b), Some(c)) => u8::try_from(a * 64 + b * 8 + c).ok(),
+                _ => None,
+            },
+            _ => None,
+        };
+        match escaped {
+            Some(byte) => {
+                plain.push(byte);
+                rest = &tail[3..];
+            }
+            None => {
+                plain.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    OsString::from_vec(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINE: &[u8] = br"36 35 98:0 /mnt1 /a\040b\134c rw,noatime master:1 propagate_from:2 - ext3 /dev/r\011t rw,errors=continue";
+
+    #[test]
+    fn a_line_with_escapes_and_optional_fields_is_parsed() {
+        let mount = parse(LINE).remove(0);
+        assert_eq!((mount.id, mount.parent, mount.device), (36, 35, (98, 0)));
+        assert_eq!(mount.mount_point, Path::new(r"/a b\c"));
+        assert_eq!(mount.optional, ["master:1", "propagate_from:2"]);
+        assert_eq!(
+            (mount.fs_type.as_str(), mount.source.to_str()),
+            ("ext3", Some("/dev/r\tt"))
+        );
+        assert_eq!(mount.super_options, ["rw", "errors=continue"]);
+    }
+
+    #[test]
+    fn nonsense_is_left_out_and_never_panics() {
+        let text = b"\n1 2\nx y z\n1 2 3:4 / / rw shared:1\n\\ \\ \\\n";
+        assert_eq!(parse(text), []);
+        for end in 0..LINE.len() {
+            parse(&LINE[..end]);
+        }
+    }
+
+    #[test]
+    fn a_backslash_without_three_octal_digits_stays() {
+        assert_eq!(unescape(br"a\9\01"), OsString::from(r"a\9\01"));
+        assert_eq!(unescape(br"\777"), OsString::from(r"\777"));
+    }
+
+    #[test]
+    fn the_own_mounts_contain_proc() {
+        assert!(
+            own()
+                .unwrap()
+                .iter()
+                .any(|mount| mount.mount_point == Path::new("/proc") && mount.fs_type == "proc")
+        );
+    }
+}

@@ -1,0 +1,147 @@
+//! A procfs that no mount namespace can redirect.
+use std::fmt::Write as _;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, ResolveFlag};
+use nix::sys::stat::Mode;
+use nix::sys::statfs::PROC_SUPER_MAGIC;
+
+use super::{openat2, statx};
+use crate::error::{Context, Error, Result};
+use crate::fd::{self, FdName};
+use crate::mount::{FsContext, MountAttr};
+
+/// The inode number of the root of every procfs.
+const PROC_ROOT_INO: u64 = 1;
+
+/// An open procfs: a private, detached instance where the kernel allows one, else the verified `/proc`.
+///
+/// Everything below is opened without following links and without crossing into another mount, so a mount
+/// over `/proc/self/attr` or a link in its place is refused (CVE-2019-16884, CVE-2025-52881).
+#[derive(Debug)]
+pub struct Proc {
+    root: OwnedFd,
+    private: bool,
+}
+
+impl Proc {
+    /// Opens one for the pid namespace that the caller is in.
+    ///
+    /// # Errors
+    /// Neither a private instance may be made nor is `/proc` a procfs.
+    pub fn open() -> Result<Self> {
+        let attrs = MountAttr::MOUNT_ATTR_NOSUID
+            | MountAttr::MOUNT_ATTR_NODEV
+            | MountAttr::MOUNT_ATTR_NOEXEC;
+        match FsContext::open("proc").and_then(|context| context.mount(attrs)) {
+            Ok(root) => Ok(Self {
+                root,
+                private: true,
+            }),
+            // Not privileged, an old kernel, or a user namespace whose /proc has parts hidden.
+            Err(Error {
+                errno: Errno::EPERM | Errno::ENOSYS | Errno::EACCES | Errno::EBUSY,
+                ..
+            }) => Self::host(),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Opens `/proc` and verifies that it is the root of a procfs.
+    ///
+    /// # Errors
+    /// `EXDEV` where something else is mounted on `/proc`.
+    pub fn host() -> Result<Self> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+        let root = openat2(
+            AT_FDCWD,
+            Path::new("/proc"),
+            flags,
+            Mode::empty(),
+            ResolveFlag::RESOLVE_NO_SYMLINKS,
+        )?;
+        let stat =
+            nix::sys::statfs::fstatfs(&root).call(|| format!("fstatfs({})", FdName::of(&root)))?;
+        if stat.filesystem_type() != PROC_SUPER_MAGIC
+            || statx(&root, Path::new(""))?.stx_ino != PROC_ROOT_INO
+        {
+            return Err(Error::new(
+                Errno::EXDEV,
+                "fstatfs(\"/proc\"): not a procfs root",
+            ));
+        }
+        Ok(Self {
+            root,
+            private: false,
+        })
+    }
+
+    /// Whether this instance is one that nobody else can reach.
+    pub fn is_private(&self) -> bool {
+        self.private
+    }
+
+    /// Opens `path`, relative to the procfs root, without following any link or crossing any mount.
+    ///
+    /// # Errors
+    /// `ELOOP` for a link, `EXDEV` for a mount in the way.
+    pub fn open_at(&self, path: &Path, flags: OFlag) -> Result<OwnedFd> {
+        let resolve = ResolveFlag::RESOLVE_BENEATH
+            | ResolveFlag::RESOLVE_NO_XDEV
+            | ResolveFlag::RESOLVE_NO_SYMLINKS;
+        openat2(&self.root, path, flags, Mode::empty(), resolve)
+    }
+
+    /// Opens `path` below the caller's own directory (`/proc/self`).
+    ///
+    /// # Errors
+    /// As [`Proc::open_at`]; `ESRCH` where this procfs does not show the caller.
+    pub fn open_self(&self, path: &str, flags: OFlag) -> Result<OwnedFd> {
+        // procfs's own link "self" cannot be replaced by anyone; it names the caller as this instance sees it.
+        let text = || format!("readlinkat({}, \"self\")", FdName::of(&self.root));
+        let own = nix::fcntl::readlinkat(&self.root, "self").call(text)?;
+        let own = own
+            .to_str()
+            .filter(|own| !own.is_empty() && own.bytes().all(|byte| byte.is_ascii_digit()));
+        let mut full = own
+            .ok_or_else(|| Error::new(Errno::ESRCH, text()))?
+            .to_owned();
+        // Writing to a String cannot fail.
+        write!(full, "/{path}").map_err(|_| Error::new(Errno::ENOMEM, text()))?;
+        self.open_at(Path::new(&full), flags)
+    }
+
+    /// Writes `value` into the file `path` in one write, as procfs and sysctl files want it.
+    ///
+    /// # Errors
+    /// As [`Proc::open_at`], and what the file says to the value.
+    pub fn write(&self, path: &Path, value: &[u8]) -> Result<()> {
+        fd::write_all(self.open_at(path, OFlag::O_WRONLY)?, value)
+    }
+
+    /// Opens what `fd` refers to anew with other flags, for example a file behind an `O_PATH` descriptor.
+    ///
+    /// # Errors
+    /// As `open(2)`.
+    pub fn reopen(&self, fd: impl AsFd, flags: OFlag) -> Result<OwnedFd> {
+        let fd = fd.as_fd();
+        let table = self.open_self("fd", OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+        let number = fd.as_raw_fd().to_string();
+        // The one magic link that is followed: of our own table, in a directory just verified.
+        nix::fcntl::openat(
+            &table,
+            number.as_str(),
+            flags | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        )
+        .call(|| format!("openat({}, {number:?}, {flags:?})", FdName::of(&table)))
+    }
+}
+
+impl AsFd for Proc {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+}

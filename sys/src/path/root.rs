@@ -1,0 +1,190 @@
+//! A directory tree with a hostile content, used as a root.
+use std::ffi::OsString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, ResolveFlag};
+use nix::sys::stat::Mode;
+
+use super::openat2;
+use crate::error::{Context, Error, Result};
+use crate::fd::FdName;
+
+/// How many dangling symbolic links a path may lead through, as the kernel's own limit.
+const MAX_LINKS: usize = 40;
+
+/// An `O_PATH` descriptor of a directory that is taken as `/` for everything below it: absolute links and `..`
+/// stay inside, links of procfs (`/proc/self/fd/…`) are refused.
+#[derive(Debug)]
+pub struct Root(OwnedFd);
+
+impl Root {
+    /// Opens the directory `path` of the host.
+    ///
+    /// # Errors
+    /// `ENOENT`, `ENOTDIR` and the like.
+    pub fn open(path: &Path) -> Result<Self> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+        openat2(AT_FDCWD, path, flags, Mode::empty(), ResolveFlag::empty()).map(Self)
+    }
+
+    /// Uses a directory that is open already (or the root of a detached mount).
+    pub fn from_fd(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+
+    /// Opens `path` inside with the given flags. An absolute `path` begins at the root.
+    ///
+    /// # Errors
+    /// `ENOENT` where it is missing, `ELOOP` for a magic link.
+    pub fn open_at(&self, path: &Path, flags: OFlag, mode: Mode) -> Result<OwnedFd> {
+        let path = if path.as_os_str().is_empty() {
+            Path::new("/")
+        } else {
+            path
+        };
+        openat2(
+            &self.0,
+            path,
+            flags,
+            mode,
+            ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS,
+        )
+    }
+
+    /// An `O_PATH` descriptor of what `path` is inside, links followed.
+    ///
+    /// # Errors
+    /// As [`Root::open_at`].
+    pub fn resolve(&self, path: &Path) -> Result<OwnedFd> {
+        self.open_at(path, OFlag::O_PATH, Mode::empty())
+    }
+
+    /// An `O_PATH` descriptor of what `path` is inside; a link as last component is itself the result.
+    ///
+    /// # Errors
+    /// As [`Root::open_at`].
+    pub fn resolve_nofollow(&self, path: &Path) -> Result<OwnedFd> {
+        self.open_at(path, OFlag::O_PATH | OFlag::O_NOFOLLOW, Mode::empty())
+    }
+
+    /// The directory `path`, made with its parents where missing (with `mode` for each new one).
+    ///
+    /// A dangling link on the way is followed: its target is made, inside the root.
+    ///
+    /// # Errors
+    /// `ENOTDIR` where something else is in the way, `EROFS`, `EACCES`.
+    pub fn mkdir_all(&self, path: &Path, mode: Mode) -> Result<OwnedFd> {
+        let directory = OFlag::O_PATH | OFlag::O_DIRECTORY;
+        match self.open_at(path, directory, Mode::empty()) {
+            Err(Error {
+                errno: Errno::ENOENT,
+                ..
+            }) => {}
+            other => return other,
+        }
+        let mut todo = parts(path);
+        let mut done = PathBuf::from("/");
+        let mut parent = self.open_at(&done, directory, Mode::empty())?;
+        let mut links = 0;
+        while let Some(name) = todo.pop() {
+            let here = done.join(&name);
+            match self.open_at(&here, directory, Mode::empty()) {
+                Ok(fd) => {
+                    parent = fd;
+                    done = here;
+                    continue;
+                }
+                Err(Error {
+                    errno: Errno::ENOENT,
+                    ..
+                }) => {}
+                Err(error) => return Err(error),
+            }
+            match nix::sys::stat::mkdirat(&parent, name.as_os_str(), mode) {
+                Ok(()) => {
+                    // The new directory itself, not what someone may have put in its place meanwhile.
+                    let flags = directory | OFlag::O_NOFOLLOW;
+                    let beneath = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
+                    parent = openat2(&parent, Path::new(&name), flags, Mode::empty(), beneath)?;
+                    done = here;
+                }
+                Err(Errno::EEXIST) => {
+                    links += 1;
+                    let text = || format!("mkdirat({}, {name:?})", FdName::of(&parent));
+                    if links > MAX_LINKS {
+                        return Err(Error::new(Errno::ELOOP, text()));
+                    }
+                    let target = nix::fcntl::readlinkat(&parent, name.as_os_str()).call(text)?;
+                    let target = PathBuf::from(target);
+                    if target.is_absolute() {
+                        done = PathBuf::from("/");
+                        parent = self.open_at(&done, directory, Mode::empty())?;
+                    }
+                    todo.extend(parts(&target));
+                }
+                Err(errno) => {
+                    return Err(Error::new(
+                        errno,
+                        format!(
+                            "mkdirat({}, {name:?}, {:#o})",
+                            FdName::of(&parent),
+                            mode.bits()
+                        ),
+                    ));
+                }
+            }
+        }
+        Ok(parent)
+    }
+
+    /// An `O_PATH` descriptor of the file `path`, made empty (with its parents, mode 0755) where missing.
+    ///
+    /// # Errors
+    /// As [`Root::mkdir_all`]; `ELOOP` for a dangling link as last component.
+    pub fn create_file(&self, path: &Path, mode: Mode) -> Result<OwnedFd> {
+        match self.resolve(path) {
+            Err(Error {
+                errno: Errno::ENOENT,
+                ..
+            }) => {}
+            other => return other,
+        }
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(Error::new(
+                Errno::EISDIR,
+                format!("openat2({}, {path:?}, O_CREAT)", FdName::of(&self.0)),
+            ));
+        };
+        let parent = self.mkdir_all(parent, Mode::from_bits_truncate(0o755))?;
+        let flags = OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_RDONLY | OFlag::O_NONBLOCK;
+        let beneath = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
+        openat2(&parent, Path::new(name), flags, mode, beneath)?;
+        openat2(
+            &parent,
+            Path::new(name),
+            OFlag::O_PATH | OFlag::O_NOFOLLOW,
+            Mode::empty(),
+            beneath,
+        )
+    }
+}
+
+/// The components of a path, the first one last; `..` is kept, the kernel resolves it in the root.
+fn parts(path: &Path) -> Vec<OsString> {
+    path.components()
+        .rev()
+        .filter_map(|part| match part {
+            Component::Normal(name) => Some(name.to_owned()),
+            Component::ParentDir => Some(OsString::from("..")),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
+        })
+        .collect()
+}
+
+impl AsFd for Root {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

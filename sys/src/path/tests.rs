@@ -1,0 +1,153 @@
+//! Hostile trees on the real kernel.
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+
+use super::*;
+
+struct Tree(PathBuf);
+
+impl Tree {
+    fn new(name: &str) -> Self {
+        let path =
+            std::env::temp_dir().join(format!("davit-sys-path-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(path.join("root")).unwrap();
+        Self(path)
+    }
+
+    fn root(&self) -> Root {
+        Root::open(&self.0.join("root")).unwrap()
+    }
+
+    fn path(&self, inside: &str) -> PathBuf {
+        self.0.join("root").join(inside)
+    }
+}
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        // A leftover directory in the temporary directory is not worth a second panic.
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+fn mode(bits: u32) -> Mode {
+    Mode::from_bits_truncate(bits)
+}
+
+#[test]
+fn a_link_to_the_outside_stays_inside() {
+    let tree = Tree::new("inside");
+    symlink("/etc", tree.path("escape")).unwrap();
+    symlink("../../../..", tree.path("up")).unwrap();
+    let root = tree.root();
+    root.mkdir_all(Path::new("/escape/sub"), mode(0o755))
+        .unwrap();
+    assert!(
+        tree.path("etc/sub").is_dir(),
+        "the link's target is made inside the root"
+    );
+    root.mkdir_all(Path::new("up/here"), mode(0o755)).unwrap();
+    assert!(tree.path("here").is_dir());
+    assert!(!tree.0.join("here").exists());
+}
+
+#[test]
+fn a_dangling_link_is_followed_inside_and_a_loop_of_links_ends() {
+    let tree = Tree::new("dangling");
+    symlink("missing/place", tree.path("link")).unwrap();
+    symlink("loop", tree.path("loop")).unwrap();
+    let root = tree.root();
+    root.mkdir_all(Path::new("link/deeper"), mode(0o755))
+        .unwrap();
+    assert!(tree.path("missing/place/deeper").is_dir());
+    assert_eq!(
+        root.mkdir_all(Path::new("loop/x"), mode(0o755))
+            .unwrap_err()
+            .errno,
+        Errno::ELOOP
+    );
+}
+
+#[test]
+fn a_file_is_made_with_its_parents_and_kept_when_it_is_there() {
+    let tree = Tree::new("file");
+    let root = tree.root();
+    root.create_file(Path::new("/a/b/file"), mode(0o600))
+        .unwrap();
+    std::fs::write(tree.path("a/b/file"), "kept").unwrap();
+    root.create_file(Path::new("/a/b/file"), mode(0o600))
+        .unwrap();
+    assert_eq!(
+        std::fs::read_to_string(tree.path("a/b/file")).unwrap(),
+        "kept"
+    );
+    assert_eq!(
+        root.mkdir_all(Path::new("a/b/file/c"), mode(0o755))
+            .unwrap_err()
+            .errno,
+        Errno::ENOTDIR
+    );
+}
+
+#[test]
+fn a_magic_link_is_refused() {
+    let root = Root::open(Path::new("/")).unwrap();
+    assert_eq!(
+        root.resolve(Path::new("/proc/self/fd/0"))
+            .unwrap_err()
+            .errno,
+        Errno::ELOOP
+    );
+}
+
+#[test]
+fn the_root_itself_resolves() {
+    let tree = Tree::new("self");
+    let root = tree.root();
+    for path in ["", "/", ".", "/..", "../.."] {
+        let fd = root.resolve(Path::new(path)).unwrap();
+        let inode = nix::sys::stat::fstat(&fd).unwrap().st_ino;
+        assert_eq!(
+            inode,
+            nix::sys::stat::fstat(&root).unwrap().st_ino,
+            "{path:?}"
+        );
+    }
+}
+
+#[test]
+fn procfs_opens_own_files_and_refuses_links() {
+    let proc = Proc::open().unwrap();
+    proc.open_self("status", OFlag::O_RDONLY).unwrap();
+    let error = proc
+        .open_at(Path::new("self/status"), OFlag::O_RDONLY)
+        .unwrap_err();
+    assert_eq!(error.errno, Errno::ELOOP);
+    assert_eq!(
+        proc.open_at(Path::new("../etc/passwd"), OFlag::O_RDONLY)
+            .unwrap_err()
+            .errno,
+        Errno::EXDEV
+    );
+}
+
+#[test]
+fn a_path_descriptor_is_reopened_for_reading() {
+    let proc = Proc::host().unwrap();
+    let path_only = Root::open(Path::new("/"))
+        .unwrap()
+        .resolve(Path::new("/etc/passwd"))
+        .unwrap();
+    let file = proc.reopen(&path_only, OFlag::O_RDONLY).unwrap();
+    assert!(!crate::fd::read_to_end(file, 1 << 20).unwrap().is_empty());
+}
+
+#[test]
+fn the_root_of_a_mount_is_recognised() {
+    assert!(is_mount_root(nix::fcntl::AT_FDCWD, Path::new("/proc")).unwrap());
+    assert!(!is_mount_root(nix::fcntl::AT_FDCWD, Path::new("/proc/self/fdinfo")).unwrap());
+}

@@ -1,0 +1,20 @@
+//! Processes: making, naming, signalling, reaping and replacing them. See `clone3(2)`, `pidfd_open(2)`, `prctl(2)`.
+mod attributes;
+mod clone;
+mod exec;
+mod pidfd;
+mod stat;
+
+pub use attributes::{
+    IoClass, Scheduler, set_affinity, set_child_subreaper, set_domainname, set_dumpable,
+    set_hostname, set_io_priority, set_keep_caps, set_no_new_privs, set_parent_death_signal,
+    set_personality, set_scheduler, setsid, umask,
+};
+pub use clone::{Child, CloneArgs, Forked, clone3, fork};
+pub use exec::{
+    block_all_signals, execve, execveat, ignore_signal, reset_signals, set_signal_mask,
+};
+pub use pidfd::{
+    Exit, kill, pidfd_open, pidfd_send_signal, reap_any, send_signal, wait, wait_any, wait_pid,
+};
+pub use stat::{ProcessStat, start_time, stat};
