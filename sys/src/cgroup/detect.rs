@@ -1,0 +1,324 @@
+//! Which cgroup hierarchies this host has, and where: from mountinfo and statfs, never by guess.
+//!
+//! - v2 ("unified"): `/sys/fs/cgroup` is a cgroup2 mount.
+//! - v1: one mount per controller, or per comma-joined set of them (`cpu,cpuacct`), and perhaps `name=systemd`.
+//! - hybrid: v1 with a cgroup2 mount beside it, mostly without controllers.
+//!
+//! <https://docs.kernel.org/admin-guide/cgroup-v2.html>, <https://man7.org/linux/man-pages/man7/cgroups.7.html>
+
+use std::path::{Path, PathBuf};
+
+use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
+
+use super::{Error, Result, file};
+
+/// Where every distribution mounts its cgroups.
+const USUAL_MOUNT: &str = "/sys/fs/cgroup";
+
+/// What kind of host this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Only v1 hierarchies.
+    V1,
+    /// One v2 hierarchy.
+    V2,
+    /// v1 hierarchies and a v2 one beside them.
+    Hybrid,
+}
+
+/// The interface of one hierarchy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// `cgroup`
+    V1,
+    /// `cgroup2`
+    V2,
+}
+
+/// One mounted hierarchy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hierarchy {
+    pub(super) version: Version,
+    /// Where it is mounted.
+    pub(super) mount: PathBuf,
+    /// The cgroup that the mount shows as its root; not `/` in a container without a cgroup namespace.
+    pub(super) root: PathBuf,
+    /// Its controllers; on v1 also a named hierarchy's `name=systemd`.
+    pub(super) controllers: Vec<String>,
+    /// The caller's own cgroup, below the hierarchy's root.
+    pub(super) own: PathBuf,
+}
+
+impl Hierarchy {
+    /// v1 or v2.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Where it is mounted.
+    #[must_use]
+    pub fn mount(&self) -> &Path {
+        &self.mount
+    }
+
+    /// Its controllers; on v1 also the name of a named hierarchy, as `name=systemd`.
+    #[must_use]
+    pub fn controllers(&self) -> &[String] {
+        &self.controllers
+    }
+
+    /// The directory of a cgroup given as `/proc/<pid>/cgroup` gives it.
+    pub(super) fn dir_of(&self, cgroup: &Path) -> PathBuf {
+        let below = cgroup.strip_prefix(&self.root).unwrap_or(cgroup);
+        self.mount.join(below.strip_prefix("/").unwrap_or(below))
+    }
+}
+
+/// Every hierarchy of this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hierarchies {
+    mode: Mode,
+    list: Vec<Hierarchy>,
+}
+
+impl Hierarchies {
+    /// Looks at the caller's mount namespace.
+    ///
+    /// # Errors
+    /// [`Error::NotMounted`] without any cgroup filesystem, and what /proc refuses to show.
+    pub fn detect() -> Result<Self> {
+        let mountinfo = file::read(Path::new("/proc/self"), "mountinfo")?;
+        let own = file::read(Path::new("/proc/self"), "cgroup")?;
+        Self::from_text(&mountinfo, &own, &probe)
+    }
+
+    /// v1, v2 or both.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// The hierarchies themselves, v1 first.
+    #[must_use]
+    pub fn list(&self) -> &[Hierarchy] {
+        &self.list
+    }
+
+    /// The names of all controllers that can be used, sorted; without named hierarchies.
+    #[must_use]
+    pub fn controllers(&self) -> Vec<&str> {
+        let all = self
+            .list
+            .iter()
+            .flat_map(|h| &h.controllers)
+            .map(String::as_str);
+        let mut names: Vec<&str> = all.filter(|name| !name.starts_with("name=")).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// The same from texts, with `probe` in place of the filesystem.
+    fn from_text(mountinfo: &str, own: &str, probe: &dyn Fn(&Path) -> Probed) -> Result<Self> {
+        if let Probed::V2(controllers) = probe(Path::new(USUAL_MOUNT)) {
+            // Whatever v1 mounts exist are elsewhere or hidden: this is what every tool calls a unified host.
+            let root = Mounted::all(mountinfo)
+                .filter(|m| m.point == Path::new(USUAL_MOUNT))
+                .last()
+                .map_or("/".into(), |m| m.root);
+            let mount = PathBuf::from(USUAL_MOUNT);
+            let own = own_path(own, |id, _| id == "0");
+            let only = Hierarchy {
+                version: Version::V2,
+                mount,
+                root,
+                controllers,
+                own,
+            };
+            return Ok(Self {
+                mode: Mode::V2,
+                list: vec![only],
+            });
+        }
+        let mut v1: Vec<Hierarchy> = Vec::new();
+        let mut v2: Vec<Hierarchy> = Vec::new();
+        for mounted in Mounted::all(mountinfo) {
+            match (probe(&mounted.point), mounted.version) {
+                (Probed::V1, Version::V1) => v1.extend(mounted.into_v1(own)),
+                (Probed::V2(controllers), Version::V2) => {
+                    v2.push(mounted.into_v2(controllers, own))
+                }
+                // Another filesystem covers this mount.
+                _ => {}
+            }
+        }
+        let v1 = one_per_controller_set(v1);
+        let v2 = v2.into_iter().min_by_key(|h| h.preference());
+        let mode = match (v1.is_empty(), v2.is_some()) {
+            (true, true) => Mode::V2,
+            (false, true) => Mode::Hybrid,
+            (false, false) => Mode::V1,
+            (true, false) => return Err(Error::NotMounted),
+        };
+        Ok(Self {
+            mode,
+            list: v1.into_iter().chain(v2).collect(),
+        })
+    }
+}
+
+impl Hierarchy {
+    /// Of several mounts of one hierarchy: the one that shows the whole of it, at the usual place.
+    fn preference(&self) -> (bool, bool) {
+        (
+            self.root != Path::new("/"),
+            !self.mount.starts_with(USUAL_MOUNT),
+        )
+    }
+}
+
+/// Keeps the best mount of each v1 hierarchy; a hierarchy may be mounted several times.
+fn one_per_controller_set(mounts: Vec<Hierarchy>) -> Vec<Hierarchy> {
+    let mut kept: Vec<Hierarchy> = Vec::new();
+    for mount in mounts {
+        match kept.iter_mut().find(|k| k.controllers == mount.controllers) {
+            Some(known) if mount.preference() < known.preference() => *known = mount,
+            Some(_) => {}
+            None => kept.push(mount),
+        }
+    }
+    kept
+}
+
+/// What a directory is, by statfs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Probed {
+    V1,
+    /// With the controllers that it offers.
+    V2(Vec<String>),
+    Other,
+}
+
+fn probe(path: &Path) -> Probed {
+    let Ok(found) = statfs(path) else {
+        return Probed::Other;
+    };
+    match found.filesystem_type() {
+        CGROUP_SUPER_MAGIC => Probed::V1,
+        CGROUP2_SUPER_MAGIC => {
+            let text = file::read(path, "cgroup.controllers").unwrap_or_default();
+            Probed::V2(text.split_whitespace().map(str::to_owned).collect())
+        }
+        _ => Probed::Other,
+    }
+}
+
+/// A cgroup line of mountinfo.
+struct Mounted {
+    version: Version,
+    root: PathBuf,
+    point: PathBuf,
+    options: String,
+}
+
+impl Mounted {
+    fn all(mountinfo: &str) -> impl Iterator<Item = Self> {
+        mountinfo.lines().filter_map(Self::parse)
+    }
+
+    fn parse(line: &str) -> Option<Self> {
+        let (mount, filesystem) = line.split_once(" - ")?;
+        let mut mount = mount.split(' ').skip(3);
+        let (root, point) = (unescape(mount.next()?), unescape(mount.next()?));
+        let mut filesystem = filesystem.split(' ');
+        let version = match filesystem.next()? {
+            "cgroup" => Version::V1,
+            "cgroup2" => Version::V2,
+            _ => return None,
+        };
+        Some(Self {
+            version,
+            root,
+            point,
+            options: filesystem.nth(1).unwrap_or_default().to_owned(),
+        })
+    }
+
+    /// A v1 hierarchy, unless the mount names neither a controller nor itself.
+    fn into_v1(self, own: &str) -> Option<Hierarchy> {
+        let controllers: Vec<String> = self
+            .options
+            .split(',')
+            .filter(|o| names_controller(o))
+            .map(str::to_owned)
+            .collect();
+        let first = controllers.first()?.clone();
+        let own = own_path(own, |_, names| names.split(',').any(|name| name == first));
+        Some(Hierarchy {
+            version: Version::V1,
+            mount: self.point,
+            root: self.root,
+            controllers,
+            own,
+        })
+    }
+
+    fn into_v2(self, controllers: Vec<String>, own: &str) -> Hierarchy {
+        let own = own_path(own, |id, _| id == "0");
+        Hierarchy {
+            version: Version::V2,
+            mount: self.point,
+            root: self.root,
+            controllers,
+            own,
+        }
+    }
+}
+
+/// Whether a super option of a v1 mount is a controller or the hierarchy's name, and not a flag.
+fn names_controller(option: &str) -> bool {
+    const FLAGS: [&str; 10] = [
+        "rw",
+        "ro",
+        "none",
+        "all",
+        "noprefix",
+        "clone_children",
+        "cpuset_v2_mode",
+        "xattr",
+        "favordynmods",
+        "nofavordynmods",
+    ];
+    match option.split_once('=') {
+        Some((key, _)) => key == "name",
+        None => !option.is_empty() && !FLAGS.contains(&option),
+    }
+}
+
+/// The path of the line in /proc/<pid>/cgroup (`id:controllers:path`) that `wanted` picks; `/` without one.
+pub(super) fn own_path(text: &str, wanted: impl Fn(&str, &str) -> bool) -> PathBuf {
+    let line = text.lines().find_map(|line| {
+        let mut parts = line.splitn(3, ':');
+        let (id, names, path) = (parts.next()?, parts.next()?, parts.next()?);
+        wanted(id, names).then(|| PathBuf::from(path))
+    });
+    line.unwrap_or_else(|| PathBuf::from("/"))
+}
+
+/// Undoes mountinfo's octal escapes.
+fn unescape(field: &str) -> PathBuf {
+    const ESCAPES: [(&str, &str); 4] = [
+        ("\\040", " "),
+        ("\\011", "\t"),
+        ("\\012", "\n"),
+        ("\\134", "\\"),
+    ];
+    ESCAPES
+        .iter()
+        .fold(field.to_owned(), |text, (from, to)| text.replace(from, to))
+        .into()
+}
+
+#[cfg(test)]
+mod tests;
