@@ -1,0 +1,67 @@
+//! The network of a node on which nobody configured one.
+use std::path::PathBuf;
+
+use ipnet::Ipv4Net;
+use serde_json::json;
+
+use crate::NetworkList;
+use crate::config::BUILTIN_KEY;
+
+/// The built-in network: one bridge, addresses from one subnet, masquerade to the outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuiltinOptions {
+    /// The network's name.
+    pub name: String,
+    /// The bridge's link name.
+    pub bridge_name: String,
+    /// Where pods get their addresses from; its first address is the bridge's.
+    pub subnet: Ipv4Net,
+    /// Where reservations are kept, as host-local does.
+    pub data_dir: PathBuf,
+    /// MTU of the bridge's ports; None leaves the kernel's 1500.
+    pub mtu: Option<u32>,
+}
+
+impl Default for BuiltinOptions {
+    fn default() -> BuiltinOptions {
+        BuiltinOptions {
+            name: "davit".to_owned(),
+            bridge_name: "davit0".to_owned(),
+            subnet: Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 89, 0, 0), 16),
+            data_dir: "/var/lib/cni/networks".into(),
+            mtu: None,
+        }
+    }
+}
+
+impl NetworkList {
+    /// The network of a node without configuration.
+    ///
+    /// Its plugins come from the binary that [`crate::Executor::with_builtin`] names, whatever else is installed.
+    ///
+    /// # Panics
+    /// Never with names that can be names of networks and links; those of `options` are the caller's own.
+    #[must_use]
+    pub fn builtin(options: &BuiltinOptions) -> NetworkList {
+        let mut bridge = json!({
+            "type": "bridge",
+            "bridge": options.bridge_name,
+            "isDefaultGateway": true,
+            "forceAddress": false,
+            "ipMasq": true,
+            "hairpinMode": true,
+            "capabilities": {"ips": true, "mac": true, "ipRanges": true},
+            "ipam": {
+                "type": "host-local",
+                "ranges": [[{"subnet": options.subnet.trunc().to_string()}]],
+                "dataDir": options.data_dir,
+            },
+        });
+        if let Some(mtu) = options.mtu {
+            bridge["mtu"] = mtu.into();
+        }
+        let list = json!({"cniVersion": "1.1.0", "name": options.name, BUILTIN_KEY: true, "plugins": [bridge]});
+        #[allow(clippy::expect_used)] // The list above is well-formed; only its name comes from outside.
+        NetworkList::from_value(list).expect("a valid name for the built-in network")
+    }
+}
