@@ -26,13 +26,17 @@ pub fn ours_dir() -> PathBuf {
     }
     let exe = std::env::current_exe().unwrap_or_default();
     // target/debug/deps/test-hash -> target/debug
-    exe.ancestors().nth(2).unwrap_or(Path::new(".")).to_path_buf()
+    exe.ancestors()
+        .nth(2)
+        .unwrap_or(Path::new("."))
+        .to_path_buf()
 }
 
 /// The path of a genuine tool, searched in our tool cache, `PATH` and the sbin directories.
 #[must_use]
 pub fn genuine(name: &str) -> Option<PathBuf> {
-    let cache = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/davit/tools/bin"));
+    let cache =
+        std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/davit/tools/bin"));
     let path = std::env::var_os("PATH").unwrap_or_default();
     cache
         .into_iter()
@@ -48,7 +52,10 @@ pub fn genuine(name: &str) -> Option<PathBuf> {
 /// With `MUST_WORK=1`, because there an avoidable skip is a failure.
 #[must_use]
 pub fn skipped_for_want_of(tools: &[&str]) -> bool {
-    let missing: Vec<_> = tools.iter().filter(|tool| genuine(tool).is_none()).collect();
+    let missing: Vec<_> = tools
+        .iter()
+        .filter(|tool| genuine(tool).is_none())
+        .collect();
     if missing.is_empty() && nix::unistd::geteuid().is_root() {
         return false;
     }
@@ -57,7 +64,10 @@ pub fn skipped_for_want_of(tools: &[&str]) -> bool {
     } else {
         format!("not installed: {missing:?}; `cargo xtask tools` installs them")
     };
-    assert!(std::env::var_os("MUST_WORK").is_none(), "MUST_WORK is set, but {reason}");
+    assert!(
+        std::env::var_os("MUST_WORK").is_none(),
+        "MUST_WORK is set, but {reason}"
+    );
     eprintln!("skipped: {reason}");
     true
 }

@@ -40,7 +40,8 @@ impl Outcome {
     pub fn json(self) -> serde_json::Value {
         let line = self.line.clone();
         let text = self.ok();
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{line}: not JSON ({error}): {text}"))
+        serde_json::from_str(&text)
+            .unwrap_or_else(|error| panic!("{line}: not JSON ({error}): {text}"))
     }
 
     /// Standard error of a program that had to fail.
@@ -57,7 +58,11 @@ impl Outcome {
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` exited with {}\nstdout: {}\nstderr: {}", self.line, self.code, self.stdout, self.stderr)
+        write!(
+            f,
+            "`{}` exited with {}\nstdout: {}\nstderr: {}",
+            self.line, self.code, self.stdout, self.stderr
+        )
     }
 }
 
@@ -66,7 +71,10 @@ impl fmt::Display for Outcome {
 /// # Panics
 /// When the program cannot be started.
 #[track_caller]
-pub fn run<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, args: impl IntoIterator<Item = S>) -> Outcome {
+pub fn run<S: AsRef<OsStr>>(
+    program: impl AsRef<OsStr>,
+    args: impl IntoIterator<Item = S>,
+) -> Outcome {
     let mut command = Command::new(program);
     command.args(args);
     outcome(&mut command)
@@ -80,8 +88,15 @@ pub fn run<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, args: impl IntoIterator<
 pub fn outcome(command: &mut Command) -> Outcome {
     use std::os::unix::process::ExitStatusExt;
     let line = describe(command);
-    let output = command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("`{line}`: {error}"));
-    let code = output.status.code().or(output.status.signal().map(|signal| 128 + signal)).unwrap_or(-1);
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|error| panic!("`{line}`: {error}"));
+    let code = output
+        .status
+        .code()
+        .or(output.status.signal().map(|signal| 128 + signal))
+        .unwrap_or(-1);
     Outcome {
         line,
         code,

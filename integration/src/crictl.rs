@@ -22,7 +22,10 @@ impl Crictl {
     /// crictl for the server behind `socket`; configurations are written below `dir`.
     #[must_use]
     pub fn new(socket: &Path, dir: &Path) -> Crictl {
-        Crictl { socket: socket.to_owned(), dir: dir.to_owned() }
+        Crictl {
+            socket: socket.to_owned(),
+            dir: dir.to_owned(),
+        }
     }
 
     /// A crictl command, not started yet.
@@ -36,7 +39,18 @@ impl Crictl {
         if !config.exists() {
             std::fs::write(&config, "{}").expect("crictl's configuration");
         }
-        command.arg("--config").arg(config).args(["--runtime-endpoint", &endpoint, "--image-endpoint", &endpoint, "--timeout", "60s"]).args(args);
+        command
+            .arg("--config")
+            .arg(config)
+            .args([
+                "--runtime-endpoint",
+                &endpoint,
+                "--image-endpoint",
+                &endpoint,
+                "--timeout",
+                "60s",
+            ])
+            .args(args);
         command
     }
 
@@ -126,17 +140,24 @@ impl Crictl {
     #[must_use]
     #[track_caller]
     pub fn pod_ip(&self, pod: &str) -> String {
-        self.pod_status(pod)["network"]["ip"].as_str().unwrap_or_default().to_owned()
+        self.pod_status(pod)["network"]["ip"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
     }
 
     /// Waits until a container has ended and returns its status.
     #[must_use]
     #[track_caller]
     pub fn wait_for_exit(&self, container: &str) -> Value {
-        wait::until(&format!("container {container} exits"), Duration::from_secs(60), || {
-            let status = self.status(container);
-            (status["state"] == "CONTAINER_EXITED").then_some(status)
-        })
+        wait::until(
+            &format!("container {container} exits"),
+            Duration::from_secs(60),
+            || {
+                let status = self.status(container);
+                (status["state"] == "CONTAINER_EXITED").then_some(status)
+            },
+        )
     }
 
     /// Removes every pod by force, as a person cleaning up would.

@@ -46,7 +46,9 @@ impl TestImage {
     pub fn busybox() -> TestImage {
         let busybox = std::fs::read("/bin/busybox").expect("busybox-static is installed");
         let mut layer = Layer::new();
-        for dir in ["bin", "etc", "proc", "sys", "dev", "root", "var", "var/www", "home"] {
+        for dir in [
+            "bin", "etc", "proc", "sys", "dev", "root", "var", "var/www", "home",
+        ] {
             layer.dir(dir, 0o755);
         }
         layer.dir("tmp", 0o1777);
@@ -55,7 +57,11 @@ impl TestImage {
             layer.link(&format!("bin/{applet}"), "busybox");
         }
         layer.file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\nwww:x:33:33:www:/var/www:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n");
-        layer.file("etc/group", 0o644, b"root:x:0:\nwww:x:33:\nextra:x:1234:www\nnogroup:x:65534:\n");
+        layer.file(
+            "etc/group",
+            0o644,
+            b"root:x:0:\nwww:x:33:\nextra:x:1234:www\nnogroup:x:65534:\n",
+        );
         TestImage {
             layers: vec![layer.finish()],
             compression: Compression::Gzip,
@@ -117,8 +123,13 @@ impl TestImage {
     /// When the directory cannot be written.
     pub fn write_layout(&self, dir: &Path) {
         std::fs::create_dir_all(dir.join("blobs/sha256")).expect("the layout's directory");
-        std::fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).expect("oci-layout");
-        let manifests: Vec<Value> = self.platforms.iter().map(|arch| self.write_manifest(dir, arch)).collect();
+        std::fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)
+            .expect("oci-layout");
+        let manifests: Vec<Value> = self
+            .platforms
+            .iter()
+            .map(|arch| self.write_manifest(dir, arch))
+            .collect();
         let mut top = match manifests.as_slice() {
             [one] => one.clone(),
             many => {
@@ -150,9 +161,18 @@ impl TestImage {
             "architecture": arch, "os": "linux", "created": "2026-01-02T03:04:05Z", "config": self.config,
             "rootfs": {"type": "layers", "diff_ids": diff_ids},
         });
-        let config = put(dir, "application/vnd.oci.image.config.v1+json", config.to_string().as_bytes());
-        let layers: Vec<Value> = self.layers.iter().map(|layer| self.write_layer(dir, layer)).collect();
-        let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers});
+        let config = put(
+            dir,
+            "application/vnd.oci.image.config.v1+json",
+            config.to_string().as_bytes(),
+        );
+        let layers: Vec<Value> = self
+            .layers
+            .iter()
+            .map(|layer| self.write_layer(dir, layer))
+            .collect();
+        let manifest =
+            json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers});
         let mut descriptor = put(dir, MANIFEST, manifest.to_string().as_bytes());
         descriptor["platform"] = json!({"architecture": arch, "os": "linux"});
         descriptor
@@ -162,9 +182,14 @@ impl TestImage {
         match self.compression {
             Compression::None => put(dir, "application/vnd.oci.image.layer.v1.tar", tar),
             Compression::Gzip => {
-                let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+                let mut gzip =
+                    flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
                 gzip.write_all(tar).expect("gzip");
-                put(dir, "application/vnd.oci.image.layer.v1.tar+gzip", &gzip.finish().expect("gzip"))
+                put(
+                    dir,
+                    "application/vnd.oci.image.layer.v1.tar+gzip",
+                    &gzip.finish().expect("gzip"),
+                )
             }
             Compression::Zstd => {
                 let bytes = zstd::encode_all(tar, 3).expect("zstd");
@@ -199,7 +224,9 @@ impl Layer {
     /// Adds a symbolic link.
     pub fn link(&mut self, path: &str, target: &str) {
         let mut header = header(tar::EntryType::Symlink, 0o777, 0);
-        self.0.append_link(&mut header, path, target).expect("a link");
+        self.0
+            .append_link(&mut header, path, target)
+            .expect("a link");
     }
 
     /// The finished tar.
@@ -210,7 +237,9 @@ impl Layer {
 
     fn entry(&mut self, path: &str, kind: tar::EntryType, mode: u32, content: &[u8]) {
         let mut header = header(kind, mode, content.len() as u64);
-        self.0.append_data(&mut header, path, content).expect("an entry");
+        self.0
+            .append_data(&mut header, path, content)
+            .expect("an entry");
     }
 }
 
@@ -235,7 +264,11 @@ fn header(kind: tar::EntryType, mode: u32, size: u64) -> tar::Header {
 /// Stores a blob in a layout and returns its descriptor.
 fn put(dir: &Path, media_type: &str, bytes: &[u8]) -> Value {
     let digest = digest_of(bytes);
-    std::fs::write(dir.join("blobs/sha256").join(&digest["sha256:".len()..]), bytes).expect("a blob");
+    std::fs::write(
+        dir.join("blobs/sha256").join(&digest["sha256:".len()..]),
+        bytes,
+    )
+    .expect("a blob");
     json!({"mediaType": media_type, "digest": digest, "size": bytes.len()})
 }
 
@@ -244,7 +277,8 @@ const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// The busybox applets that the tests use.
 const APPLETS: &[&str] = &[
-    "sh", "ls", "cat", "echo", "id", "hostname", "sleep", "true", "false", "env", "mount", "grep", "dd", "head",
-    "tail", "wc", "seq", "ip", "nc", "wget", "httpd", "ping", "kill", "ps", "top", "touch", "mkdir", "rm", "chmod",
-    "stat", "awk", "sed", "printf", "test", "date", "readlink", "mknod", "nslookup", "df", "yes", "tr", "cut",
+    "sh", "ls", "cat", "echo", "id", "hostname", "sleep", "true", "false", "env", "mount", "grep",
+    "dd", "head", "tail", "wc", "seq", "ip", "nc", "wget", "httpd", "ping", "kill", "ps", "top",
+    "touch", "mkdir", "rm", "chmod", "stat", "awk", "sed", "printf", "test", "date", "readlink",
+    "mknod", "nslookup", "df", "yes", "tr", "cut",
 ];

@@ -44,11 +44,23 @@ impl Scope {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let mut lines = BTreeSet::new();
-        lines.extend(self.mounts().into_iter().map(|at| format!("mount {}", at.display())));
+        lines.extend(
+            self.mounts()
+                .into_iter()
+                .map(|at| format!("mount {}", at.display())),
+        );
         lines.extend(self.links());
         lines.extend(self.rules());
-        lines.extend(self.cgroups().into_iter().map(|dir| format!("cgroup {}", dir.display())));
-        lines.extend(self.processes().into_iter().map(|(pid, line)| format!("process {pid} {line}")));
+        lines.extend(
+            self.cgroups()
+                .into_iter()
+                .map(|dir| format!("cgroup {}", dir.display())),
+        );
+        lines.extend(
+            self.processes()
+                .into_iter()
+                .map(|(pid, line)| format!("process {pid} {line}")),
+        );
         lines.extend(self.files());
         lines.extend(self.daemon_descriptors());
         Snapshot(lines)
@@ -66,10 +78,14 @@ impl Scope {
             nix::mount::umount2(at, nix::mount::MntFlags::MNT_DETACH).ok();
         }
         for dir in self.cgroups().iter().rev() {
-            crate::wait::until_true("a swept cgroup goes", std::time::Duration::from_secs(5), || {
-                kill_cgroup(dir);
-                std::fs::remove_dir(dir).is_ok() || !dir.exists()
-            });
+            crate::wait::until_true(
+                "a swept cgroup goes",
+                std::time::Duration::from_secs(5),
+                || {
+                    kill_cgroup(dir);
+                    std::fs::remove_dir(dir).is_ok() || !dir.exists()
+                },
+            );
         }
         if self.links().iter().any(|line| line.contains(&self.bridge))
             && let Some(ip) = bin::genuine("ip")
@@ -85,17 +101,23 @@ impl Scope {
         text.lines()
             .filter_map(|line| line.split(' ').nth(4))
             .map(PathBuf::from)
-            .filter(|at| at.starts_with(&self.dir) || (at.starts_with(&self.state_dir) && *at != self.state_dir))
+            .filter(|at| {
+                at.starts_with(&self.dir)
+                    || (at.starts_with(&self.state_dir) && *at != self.state_dir)
+            })
             .collect()
     }
 
     /// The bridge and the host ends of its pods.
     fn links(&self) -> Vec<String> {
-        let Ok(dir) = std::fs::read_dir("/sys/class/net") else { return Vec::new() };
+        let Ok(dir) = std::fs::read_dir("/sys/class/net") else {
+            return Vec::new();
+        };
         dir.flatten()
             .filter(|link| {
                 let master = std::fs::read_link(link.path().join("master")).ok();
-                let on_bridge = master.and_then(|to| to.file_name().map(|name| name == self.bridge.as_str()));
+                let on_bridge =
+                    master.and_then(|to| to.file_name().map(|name| name == self.bridge.as_str()));
                 link.file_name() == self.bridge.as_str() || on_bridge == Some(true)
             })
             .map(|link| format!("link {}", link.file_name().to_string_lossy()))
@@ -104,15 +126,27 @@ impl Scope {
 
     /// nftables lines that name the node's network.
     fn rules(&self) -> Vec<String> {
-        let Some(nft) = bin::genuine("nft") else { return Vec::new() };
+        let Some(nft) = bin::genuine("nft") else {
+            return Vec::new();
+        };
         let rules = command::run(nft, ["list", "ruleset"]);
-        rules.stdout.lines().filter(|line| line.contains(&self.bridge)).map(|line| format!("nftables {}", line.trim())).collect()
+        rules
+            .stdout
+            .lines()
+            .filter(|line| line.contains(&self.bridge))
+            .map(|line| format!("nftables {}", line.trim()))
+            .collect()
     }
 
     /// The node's cgroups in every hierarchy, parents first.
     fn cgroups(&self) -> Vec<PathBuf> {
-        let Ok(hierarchies) = std::fs::read_dir("/sys/fs/cgroup") else { return Vec::new() };
-        let roots = hierarchies.flatten().map(|one| one.path()).chain([PathBuf::from("/sys/fs/cgroup")]);
+        let Ok(hierarchies) = std::fs::read_dir("/sys/fs/cgroup") else {
+            return Vec::new();
+        };
+        let roots = hierarchies
+            .flatten()
+            .map(|one| one.path())
+            .chain([PathBuf::from("/sys/fs/cgroup")]);
         let mut found = Vec::new();
         for root in roots {
             let top = root.join(self.cgroup.trim_start_matches('/'));
@@ -128,7 +162,9 @@ impl Scope {
     fn processes(&self) -> Vec<(i32, String)> {
         let dir = self.dir.to_string_lossy().into_owned();
         let own = std::process::id();
-        let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+        let Ok(entries) = std::fs::read_dir("/proc") else {
+            return Vec::new();
+        };
         entries
             .flatten()
             .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
@@ -136,9 +172,16 @@ impl Scope {
             .filter_map(|pid| {
                 let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
                 let line = String::from_utf8_lossy(&line).replace('\0', " ");
-                let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-                let in_group = groups.lines().any(|group| group.split(':').nth(2).is_some_and(|path| Path::new(path).starts_with(&self.cgroup)));
-                (in_group || (line.contains(&dir) && line.contains("davit"))).then(|| (pid, line.trim().to_owned()))
+                let groups =
+                    std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+                let in_group = groups.lines().any(|group| {
+                    group
+                        .split(':')
+                        .nth(2)
+                        .is_some_and(|path| Path::new(path).starts_with(&self.cgroup))
+                });
+                (in_group || (line.contains(&dir) && line.contains("davit")))
+                    .then(|| (pid, line.trim().to_owned()))
             })
             .collect()
     }
@@ -159,10 +202,14 @@ impl Scope {
 
     /// The daemon's descriptors by kind: a path that grows with each pod is a leak.
     fn daemon_descriptors(&self) -> Vec<String> {
-        let Ok(dir) = std::fs::read_dir(format!("/proc/{}/fd", self.daemon)) else { return Vec::new() };
+        let Ok(dir) = std::fs::read_dir(format!("/proc/{}/fd", self.daemon)) else {
+            return Vec::new();
+        };
         let mut kinds = std::collections::BTreeMap::<String, usize>::new();
         for fd in dir.flatten() {
-            let Ok(target) = std::fs::read_link(fd.path()) else { continue };
+            let Ok(target) = std::fs::read_link(fd.path()) else {
+                continue;
+            };
             let target = target.to_string_lossy().into_owned();
             // Sockets and pipes carry inode numbers, and idle client connections come and go.
             let kind = target.split(':').next().unwrap_or_default().to_owned();
@@ -170,7 +217,10 @@ impl Scope {
                 *kinds.entry(kind).or_default() += 1;
             }
         }
-        kinds.into_iter().map(|(kind, count)| format!("descriptors of davit-cri: {count} x {kind}")).collect()
+        kinds
+            .into_iter()
+            .map(|(kind, count)| format!("descriptors of davit-cri: {count} x {kind}"))
+            .collect()
     }
 }
 
@@ -185,15 +235,22 @@ fn kill_cgroup(dir: &Path) {
 /// `dir` and every directory below it, parents first.
 fn add_dirs(dir: &Path, found: &mut Vec<PathBuf>) {
     found.push(dir.to_owned());
-    let Ok(entries) = std::fs::read_dir(dir) else { return };
-    for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return;
+    };
+    for entry in entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+    {
         add_dirs(&entry.path(), found);
     }
 }
 
 /// Every file and every directory below `dir`, but not `dir` itself.
 fn list(dir: &Path, lines: &mut Vec<String>) {
-    let Ok(entries) = std::fs::read_dir(dir) else { return };
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return;
+    };
     for entry in entries.flatten() {
         let path = entry.path();
         let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());

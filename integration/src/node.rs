@@ -65,8 +65,16 @@ impl Node {
     /// Lays out a node's directories without starting its daemon.
     #[must_use]
     pub fn prepare(options: Options) -> Node {
-        let dir = tempfile::Builder::new().prefix("davit-node-").tempdir().expect("a temporary directory");
-        let node = Node { dir, options, number: next_number(), daemon: None };
+        let dir = tempfile::Builder::new()
+            .prefix("davit-node-")
+            .tempdir()
+            .expect("a temporary directory");
+        let node = Node {
+            dir,
+            options,
+            number: next_number(),
+            daemon: None,
+        };
         for sub in ["run", "state", "net.d", "cni", "hosts", "crictl"] {
             std::fs::create_dir_all(node.path(sub)).expect("the node's directories");
         }
@@ -79,9 +87,17 @@ impl Node {
 
     /// Starts the daemon (again) with the fail points of the options.
     pub fn spawn_daemon(&mut self) {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path()).expect("the log");
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log_path())
+            .expect("the log");
         let mut command = Command::new(bin::ours("davit-cri"));
-        command.args(self.daemon_args()).stdin(Stdio::null()).stdout(log.try_clone().expect("the log")).stderr(log);
+        command
+            .args(self.daemon_args())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("the log"))
+            .stderr(log);
         match &self.options.fail_points {
             Some(points) => command.env("DAVIT_FAILPOINTS", points),
             None => command.env_remove("DAVIT_FAILPOINTS"),
@@ -114,13 +130,22 @@ impl Node {
     #[track_caller]
     pub fn wait_until_ready(&mut self) {
         let crictl = self.crictl();
-        wait::until_true("davit-cri answers and is ready", Duration::from_secs(30), || {
-            if let Some(daemon) = &mut self.daemon {
-                let ended = daemon.try_wait().expect("the daemon's state");
-                assert!(ended.is_none(), "davit-cri ended with {ended:?}:\n{}", std::fs::read_to_string(self.dir.path().join("davit-cri.log")).unwrap_or_default());
-            }
-            self.dir.path().join("cri.sock").exists() && crictl.run(&["pods"]).code == 0
-        });
+        wait::until_true(
+            "davit-cri answers and is ready",
+            Duration::from_secs(30),
+            || {
+                if let Some(daemon) = &mut self.daemon {
+                    let ended = daemon.try_wait().expect("the daemon's state");
+                    assert!(
+                        ended.is_none(),
+                        "davit-cri ended with {ended:?}:\n{}",
+                        std::fs::read_to_string(self.dir.path().join("davit-cri.log"))
+                            .unwrap_or_default()
+                    );
+                }
+                self.dir.path().join("cri.sock").exists() && crictl.run(&["pods"]).code == 0
+            },
+        );
     }
 
     /// `kill -9` of the daemon.
@@ -134,10 +159,14 @@ impl Node {
     /// Waits until the daemon has died by itself, as it does at a fail point.
     #[track_caller]
     pub fn wait_until_dead(&mut self) {
-        let Some(mut daemon) = self.daemon.take() else { return };
-        wait::until("davit-cri dies at its fail point", Duration::from_secs(60), || {
-            daemon.try_wait().expect("the daemon's state")
-        });
+        let Some(mut daemon) = self.daemon.take() else {
+            return;
+        };
+        wait::until(
+            "davit-cri dies at its fail point",
+            Duration::from_secs(60),
+            || daemon.try_wait().expect("the daemon's state"),
+        );
     }
 
     /// Starts the daemon again, without fail points, and waits until it answers.
@@ -160,21 +189,31 @@ impl Node {
     /// Ends the daemon as an init system would; pods go on.
     #[track_caller]
     pub fn stop_daemon(&mut self) {
-        let Some(mut daemon) = self.daemon.take() else { return };
+        let Some(mut daemon) = self.daemon.take() else {
+            return;
+        };
         kill(self.pid_of(&daemon), Signal::SIGTERM).expect("SIGTERM");
-        wait::until("davit-cri ends after SIGTERM", Duration::from_secs(20), || daemon.try_wait().expect("its state"));
+        wait::until(
+            "davit-cri ends after SIGTERM",
+            Duration::from_secs(20),
+            || daemon.try_wait().expect("its state"),
+        );
     }
 
     /// The daemon's process id.
     #[must_use]
     pub fn daemon_pid(&self) -> Pid {
-        self.daemon.as_ref().map_or(Pid::from_raw(0), |daemon| self.pid_of(daemon))
+        self.daemon
+            .as_ref()
+            .map_or(Pid::from_raw(0), |daemon| self.pid_of(daemon))
     }
 
     /// True while the daemon runs.
     #[must_use]
     pub fn daemon_is_alive(&mut self) -> bool {
-        self.daemon.as_mut().is_some_and(|daemon| matches!(daemon.try_wait(), Ok(None)))
+        self.daemon
+            .as_mut()
+            .is_some_and(|daemon| matches!(daemon.try_wait(), Ok(None)))
     }
 
     /// crictl for this node.
@@ -186,12 +225,23 @@ impl Node {
     /// Imports `image` from an OCI layout under `reference`.
     #[track_caller]
     pub fn import(&self, image: &TestImage, reference: &str) {
-        let layout = self.dir.path().join(format!("layout-{}", reference.replace(['/', ':'], "-")));
+        let layout = self
+            .dir
+            .path()
+            .join(format!("layout-{}", reference.replace(['/', ':'], "-")));
         image.write_layout(&layout);
         let layout = layout.to_string_lossy().into_owned();
         let socket = self.socket().to_string_lossy().into_owned();
         let mut command = Command::new(bin::ours("davit"));
-        command.args(["--socket", &socket, "image", "import", &layout, "--reference", reference]);
+        command.args([
+            "--socket",
+            &socket,
+            "image",
+            "import",
+            &layout,
+            "--reference",
+            reference,
+        ]);
         let _imported: String = outcome(&mut command).ok();
     }
 
@@ -216,7 +266,10 @@ impl Node {
     /// Where images and writable layers are.
     #[must_use]
     pub fn state_dir(&self) -> PathBuf {
-        self.options.state_dir.clone().unwrap_or_else(|| self.path("state"))
+        self.options
+            .state_dir
+            .clone()
+            .unwrap_or_else(|| self.path("state"))
     }
 
     /// The bridge of this node's network.
@@ -272,7 +325,8 @@ impl Node {
                 },
             }],
         });
-        std::fs::write(self.path("net.d/10-test.conflist"), network.to_string()).expect("the CNI configuration");
+        std::fs::write(self.path("net.d/10-test.conflist"), network.to_string())
+            .expect("the CNI configuration");
     }
 
     fn log_path(&self) -> PathBuf {

@@ -32,10 +32,14 @@ impl Server {
             && Path::new("/usr/lib/cni/bridge").exists();
         let davit = wanted("davit-cri");
         // One at a time: a server is gone, with all that is its own, before the next one starts.
-        [containerd, davit].into_iter().enumerate().filter(|(_, run)| *run).map(|(which, _)| match which {
-            0 => Server::Containerd(Containerd::start()),
-            _ => Server::Davit(Box::new(Node::start())),
-        })
+        [containerd, davit]
+            .into_iter()
+            .enumerate()
+            .filter(|(_, run)| *run)
+            .map(|(which, _)| match which {
+                0 => Server::Containerd(Containerd::start()),
+                _ => Server::Davit(Box::new(Node::start())),
+            })
     }
 
     /// The server's name, for messages.
@@ -54,6 +58,30 @@ impl Server {
             Server::Davit(node) => node.crictl(),
             Server::Containerd(containerd) => containerd.crictl(),
         }
+    }
+
+    /// Makes `image` known under `reference`.
+    #[track_caller]
+    pub fn import(&self, image: &TestImage, reference: &str) {
+        match self {
+            Server::Davit(node) => node.import(image, reference),
+            Server::Containerd(containerd) => containerd.import(&image.clone().named(reference)),
+        }
+    }
+
+    /// The first three bytes of the server's pod network.
+    #[must_use]
+    pub fn subnet_prefix(&self) -> String {
+        match self {
+            Server::Davit(node) => node.subnet_prefix(),
+            Server::Containerd(_) => "10.63.7".to_owned(),
+        }
+    }
+
+    /// True for our own server, where a test asks for more than the peer's version gives.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        matches!(self, Server::Davit(_))
     }
 
     /// A directory for the test's files.
@@ -81,13 +109,18 @@ impl Containerd {
     /// When it does not start.
     #[must_use]
     pub fn start() -> Containerd {
-        let dir = tempfile::Builder::new().prefix("peer-containerd-").tempdir().expect("a temporary directory");
+        let dir = tempfile::Builder::new()
+            .prefix("peer-containerd-")
+            .tempdir()
+            .expect("a temporary directory");
         let path = |name: &str| dir.path().join(name);
         for sub in ["net.d", "crictl"] {
             std::fs::create_dir_all(path(sub)).expect("containerd's directories");
         }
-        std::fs::write(path("config.toml"), config(dir.path())).expect("containerd's configuration");
-        std::fs::write(path("net.d/10-peer.conflist"), network(dir.path())).expect("containerd's network");
+        std::fs::write(path("config.toml"), config(dir.path()))
+            .expect("containerd's configuration");
+        std::fs::write(path("net.d/10-peer.conflist"), network(dir.path()))
+            .expect("containerd's network");
         let log = std::fs::File::create(path("log")).expect("containerd's log");
         let child = Command::new(bin::genuine("containerd").expect("containerd"))
             .arg("--config")
@@ -99,8 +132,14 @@ impl Containerd {
             .expect("containerd starts");
         let containerd = Containerd { dir, child };
         let crictl = containerd.crictl();
-        wait::until_true("containerd answers", Duration::from_secs(30), || crictl.run(&["pods"]).code == 0);
-        containerd.import(&TestImage::busybox().with_config("Cmd", json!(["/bin/sleep", "1000000"])).named("davit.test/pause:1"));
+        wait::until_true("containerd answers", Duration::from_secs(30), || {
+            crictl.run(&["pods"]).code == 0
+        });
+        containerd.import(
+            &TestImage::busybox()
+                .with_config("Cmd", json!(["/bin/sleep", "1000000"]))
+                .named("davit.test/pause:1"),
+        );
         containerd
     }
 
@@ -120,7 +159,15 @@ impl Containerd {
         let archive = archive.to_string_lossy().into_owned();
         let socket = self.socket().to_string_lossy().into_owned();
         let ctr = bin::genuine("ctr").expect("ctr");
-        let args = ["--address", &socket, "--namespace", "k8s.io", "images", "import", &archive];
+        let args = [
+            "--address",
+            &socket,
+            "--namespace",
+            "k8s.io",
+            "images",
+            "import",
+            &archive,
+        ];
         let _imported: String = command::run(ctr, args).ok();
     }
 }

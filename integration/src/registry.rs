@@ -68,7 +68,15 @@ impl Registry {
         let skopeo = bin::genuine("skopeo").expect("skopeo");
         let source = format!("oci:{}", layout.display());
         let target = format!("docker://{reference}");
-        let args = ["copy", "--all", "--preserve-digests", "--dest-tls-verify=false", "--insecure-policy", &source, &target];
+        let args = [
+            "copy",
+            "--all",
+            "--preserve-digests",
+            "--dest-tls-verify=false",
+            "--insecure-policy",
+            &source,
+            &target,
+        ];
         let _pushed: String = command::run(skopeo, args).ok();
         reference
     }

@@ -18,18 +18,41 @@ const IMAGE: &str = "davit.test/busybox:1";
 const TOOLS: &[&str] = &["crictl", "busybox", "docker-registry", "skopeo", "nft"];
 
 /// Runs `act`, checks its error, that nothing is left, and that the daemon still answers.
-fn refused(node: &mut Node, what: &str, code: &str, words: &[&str], act: impl FnOnce(&Node) -> command::Outcome) {
+fn refused(
+    node: &mut Node,
+    what: &str,
+    code: &str,
+    words: &[&str],
+    act: impl FnOnce(&Node) -> command::Outcome,
+) {
     eprintln!("--- {what} ---");
     let before = node.scope().snapshot();
     let error = act(node).err();
-    assert!(error.contains(&format!("code = {code}")), "{what}: expected {code}: {error}");
+    assert!(
+        error.contains(&format!("code = {code}")),
+        "{what}: expected {code}: {error}"
+    );
     for word in words {
-        assert!(error.contains(word), "{what}: the error names {word:?}: {error}");
+        assert!(
+            error.contains(word),
+            "{what}: the error names {word:?}: {error}"
+        );
     }
     assert!(node.daemon_is_alive(), "{what}: the daemon lives");
     wait::until("nothing is left", Duration::from_secs(20), || {
-        let left: Vec<String> = node.scope().snapshot().since(&before).into_iter().filter(|line| !line.starts_with("descriptors")).collect();
-        if left.is_empty() { Some(()) } else { eprintln!("{what}: {left:#?}"); None }
+        let left: Vec<String> = node
+            .scope()
+            .snapshot()
+            .since(&before)
+            .into_iter()
+            .filter(|line| !line.starts_with("descriptors"))
+            .collect();
+        if left.is_empty() {
+            Some(())
+        } else {
+            eprintln!("{what}: {left:#?}");
+            None
+        }
     });
 }
 
@@ -44,28 +67,85 @@ fn broken_pods_and_containers_are_refused_with_the_field_s_name() {
     let pod_id = node.crictl().run_pod(&good);
 
     let without_metadata = json!({"hostname": "x"});
-    refused(&mut node, "a pod without metadata", "InvalidArgument", &["metadata"], |node| {
-        let file = node.crictl().file("a.json", &without_metadata);
-        node.crictl().run(&["runp", &file])
-    });
+    refused(
+        &mut node,
+        "a pod without metadata",
+        "InvalidArgument",
+        &["metadata"],
+        |node| {
+            let file = node.crictl().file("a.json", &without_metadata);
+            node.crictl().run(&["runp", &file])
+        },
+    );
     let cases: Vec<(&str, Value, &str, Vec<&str>)> = vec![
-        ("an unknown image", json!({"image": {"image": "davit.test/nosuch:1"}}), "NotFound", vec!["davit.test/nosuch:1"]),
-        ("no image", json!({"image": {"image": ""}}), "InvalidArgument", vec!["image"]),
-        ("run_as_group alone", json!({"linux": {"security_context": {"run_as_group": {"value": 5}}}}), "InvalidArgument", vec!["run_as_group"]),
-        ("an unknown capability", json!({"linux": {"security_context": {"capabilities": {"add_capabilities": ["NO_SUCH"]}}}}), "InvalidArgument", vec!["NO_SUCH"]),
-        ("a relative mount", json!({"mounts": [{"host_path": "/tmp", "container_path": "relative"}]}), "InvalidArgument", vec!["relative"]),
-        ("a user that does not exist", json!({"linux": {"security_context": {"run_as_username": "nobodyhere"}}}), "InvalidArgument", vec!["nobodyhere"]),
-        ("privileged in a plain pod", json!({"linux": {"security_context": {"privileged": true}}}), "InvalidArgument", vec!["privileged"]),
-        ("a seccomp profile", json!({"linux": {"security_context": {"seccomp": {"profile_type": 2, "localhost_ref": "/nosuch.json"}}}}), "Unimplemented", vec!["seccomp"]),
+        (
+            "an unknown image",
+            json!({"image": {"image": "davit.test/nosuch:1"}}),
+            "NotFound",
+            vec!["davit.test/nosuch:1"],
+        ),
+        (
+            "no image",
+            json!({"image": {"image": ""}}),
+            "InvalidArgument",
+            vec!["image"],
+        ),
+        (
+            "run_as_group alone",
+            json!({"linux": {"security_context": {"run_as_group": {"value": 5}}}}),
+            "InvalidArgument",
+            vec!["run_as_group"],
+        ),
+        (
+            "an unknown capability",
+            json!({"linux": {"security_context": {"capabilities": {"add_capabilities": ["NO_SUCH"]}}}}),
+            "InvalidArgument",
+            vec!["NO_SUCH"],
+        ),
+        (
+            "a relative mount",
+            json!({"mounts": [{"host_path": "/tmp", "container_path": "relative"}]}),
+            "InvalidArgument",
+            vec!["relative"],
+        ),
+        (
+            "a user that does not exist",
+            json!({"linux": {"security_context": {"run_as_username": "nobodyhere"}}}),
+            "InvalidArgument",
+            vec!["nobodyhere"],
+        ),
+        (
+            "privileged in a plain pod",
+            json!({"linux": {"security_context": {"privileged": true}}}),
+            "InvalidArgument",
+            vec!["privileged"],
+        ),
+        (
+            "a seccomp profile",
+            json!({"linux": {"security_context": {"seccomp": {"profile_type": 2, "localhost_ref": "/nosuch.json"}}}}),
+            "Unimplemented",
+            vec!["seccomp"],
+        ),
     ];
     for (what, change, code, words) in cases {
         let mut config = shell("bad", IMAGE, "true");
         for (key, value) in change.as_object().expect("an object") {
             config[key] = value.clone();
         }
-        refused(&mut node, what, code, &words, |node| node.crictl().try_create(&pod_id, &config, &good));
+        refused(&mut node, what, code, &words, |node| {
+            node.crictl().try_create(&pod_id, &config, &good)
+        });
     }
-    refused(&mut node, "an unknown pod", "NotFound", &["nosuchpod"], |node| node.crictl().try_create("nosuchpod", &shell("x", IMAGE, "true"), &good));
+    refused(
+        &mut node,
+        "an unknown pod",
+        "NotFound",
+        &["nosuchpod"],
+        |node| {
+            node.crictl()
+                .try_create("nosuchpod", &shell("x", IMAGE, "true"), &good)
+        },
+    );
     assert_eq!(node.crictl().ok(&["ps", "-a", "-q"]), "");
 }
 
@@ -79,22 +159,76 @@ fn a_registry_that_lies_fails_or_is_not_there_gives_a_clear_error() {
     let host = registry.host();
     let port = free_port();
     let nobody = format!("127.0.0.1:{port}/davit/x:1");
-    refused(&mut node, "an unreachable registry", "Unknown", &["RegistryUnavailable", &format!("127.0.0.1:{port}"), "connection refused"], |node| node.crictl().run(&["pull", &nobody]));
+    refused(
+        &mut node,
+        "an unreachable registry",
+        "Unknown",
+        &[
+            "RegistryUnavailable",
+            &format!("127.0.0.1:{port}"),
+            "connection refused",
+        ],
+        |node| node.crictl().run(&["pull", &nobody]),
+    );
     let missing = format!("{host}/davit/nosuch:1");
-    refused(&mut node, "an unknown repository", "NotFound", &["davit/nosuch"], |node| node.crictl().run(&["pull", &missing]));
-    refused(&mut node, "a reference that is none", "InvalidArgument", &["UPPER"], |node| node.crictl().run(&["pull", "UPPER/case:1"]));
+    refused(
+        &mut node,
+        "an unknown repository",
+        "NotFound",
+        &["davit/nosuch"],
+        |node| node.crictl().run(&["pull", &missing]),
+    );
+    refused(
+        &mut node,
+        "a reference that is none",
+        "InvalidArgument",
+        &["UPPER"],
+        |node| node.crictl().run(&["pull", "UPPER/case:1"]),
+    );
 
-    let image = registry.push(&TestImage::busybox().with_files(&[("unique", b"lying layer")]), "davit/lying:1");
+    let image = registry.push(
+        &TestImage::busybox().with_files(&[("unique", b"lying layer")]),
+        "davit/lying:1",
+    );
     damage_biggest_blob(&registry.storage());
-    refused(&mut node, "a layer with another digest", "Unknown", &["sha256:"], |node| node.crictl().run(&["pull", &image]));
+    refused(
+        &mut node,
+        "a layer with another digest",
+        "Unknown",
+        &["sha256:"],
+        |node| node.crictl().run(&["pull", &image]),
+    );
 
-    let manifest = serve_manifest("{\"schemaVersion\": 2, \"mediaType\": \"application/vnd.oci.image.manifest.v1+json\", \"config\": 5}");
-    refused(&mut node, "a manifest that is not one", "Unknown", &["manifest"], |node| node.crictl().run(&["pull", &manifest]));
+    let manifest = serve_manifest(
+        "{\"schemaVersion\": 2, \"mediaType\": \"application/vnd.oci.image.manifest.v1+json\", \"config\": 5}",
+    );
+    refused(
+        &mut node,
+        "a manifest that is not one",
+        "Unknown",
+        &["manifest"],
+        |node| node.crictl().run(&["pull", &manifest]),
+    );
     let old = serve_manifest("{\"schemaVersion\": 1, \"name\": \"x\", \"tag\": \"1\"}");
-    refused(&mut node, "a schema 1 manifest", "Unimplemented", &["schema 1"], |node| node.crictl().run(&["pull", &old]));
+    refused(
+        &mut node,
+        "a schema 1 manifest",
+        "Unimplemented",
+        &["schema 1"],
+        |node| node.crictl().run(&["pull", &old]),
+    );
 
-    let foreign = registry.push(&TestImage::busybox().for_platforms(&["arm64", "s390x"]), "davit/foreign:1");
-    refused(&mut node, "no image for this platform", "NotFound", &["linux/amd64", "linux/arm64"], |node| node.crictl().run(&["pull", &foreign]));
+    let foreign = registry.push(
+        &TestImage::busybox().for_platforms(&["arm64", "s390x"]),
+        "davit/foreign:1",
+    );
+    refused(
+        &mut node,
+        "no image for this platform",
+        "NotFound",
+        &["linux/amd64", "linux/arm64"],
+        |node| node.crictl().run(&["pull", &foreign]),
+    );
 }
 
 #[test]
@@ -108,9 +242,15 @@ fn layers_that_try_to_leave_their_directory_are_refused_with_the_entry_s_name() 
     let mut hostile = Layer::new();
     hostile.link("out", &node.dir().to_string_lossy());
     hostile.file("out/escaped", 0o644, b"gotcha");
-    let image = registry.push(&TestImage::busybox().with_layer(hostile.finish()), "davit/hostile:1");
+    let image = registry.push(
+        &TestImage::busybox().with_layer(hostile.finish()),
+        "davit/hostile:1",
+    );
     let pulled = node.crictl().run(&["pull", &image]);
-    assert!(!target.exists(), "nothing may be written outside of the layer");
+    assert!(
+        !target.exists(),
+        "nothing may be written outside of the layer"
+    );
     if pulled.code != 0 {
         assert!(pulled.clone().err().contains("out/escaped"), "{pulled}");
     }
@@ -119,25 +259,49 @@ fn layers_that_try_to_leave_their_directory_are_refused_with_the_entry_s_name() 
 
 #[test]
 fn a_full_disk_fails_the_pull_leaves_nothing_and_what_runs_can_still_be_stopped() {
-    if bin::skipped_for_want_of(&["crictl", "busybox", "docker-registry", "skopeo", "nft", "mkfs.ext4"]) {
+    if bin::skipped_for_want_of(&[
+        "crictl",
+        "busybox",
+        "docker-registry",
+        "skopeo",
+        "nft",
+        "mkfs.ext4",
+    ]) {
         return;
     }
     let disk = SmallDisk::new(24);
-    let mut node = Node::start_with(Options { state_dir: Some(disk.mount.clone()), ..Options::default() });
+    let mut node = Node::start_with(Options {
+        state_dir: Some(disk.mount.clone()),
+        ..Options::default()
+    });
     node.import(&TestImage::busybox(), IMAGE);
     let crictl = node.crictl();
     let config = pod("running", node.dir());
     let pod_id = crictl.run_pod(&config);
     let container = crictl.create_and_start(&pod_id, &shell("main", IMAGE, "sleep 1000"), &config);
     let registry = Registry::start();
-    let noise: Vec<u8> = (0..40_000_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13).to_le_bytes()[0]).collect();
-    let big = registry.push(&TestImage::busybox().with_files(&[("noise", &noise)]), "davit/big:1");
-    refused(&mut node, "a full disk", "ResourceExhausted", &["no space left on device"], |node| node.crictl().run(&["pull", &big]));
+    let noise: Vec<u8> = (0..40_000_000_u32)
+        .map(|i| (i.wrapping_mul(2_654_435_761) >> 13).to_le_bytes()[0])
+        .collect();
+    let big = registry.push(
+        &TestImage::busybox().with_files(&[("noise", &noise)]),
+        "davit/big:1",
+    );
+    refused(
+        &mut node,
+        "a full disk",
+        "ResourceExhausted",
+        &["no space left on device"],
+        |node| node.crictl().run(&["pull", &big]),
+    );
     // Fill what is left, then stop and remove.
     let filler = disk.mount.join("filler");
     let mut file = std::fs::File::create(&filler).expect("a file");
     while file.write_all(&noise[..65536]).is_ok() {}
-    assert_eq!(crictl.ok(&["stop", "--timeout", "0", &container]), container);
+    assert_eq!(
+        crictl.ok(&["stop", "--timeout", "0", &container]),
+        container
+    );
     assert!(crictl.ok(&["rmp", "-f", &pod_id]).contains("Removed"));
     assert_eq!(crictl.ok(&["pods", "-q"]), "");
     std::fs::remove_file(filler).expect("the filler goes");
@@ -152,10 +316,16 @@ fn a_missing_cni_plugin_is_named_with_the_directories_searched() {
     node.write_network("nosuchplugin");
     node.restart();
     let config = pod("noplugin", node.dir());
-    refused(&mut node, "a missing CNI plugin", "Unknown", &["nosuchplugin"], |node| {
-        let file = node.crictl().file("noplugin.json", &config);
-        node.crictl().run(&["runp", &file])
-    });
+    refused(
+        &mut node,
+        "a missing CNI plugin",
+        "Unknown",
+        &["nosuchplugin"],
+        |node| {
+            let file = node.crictl().file("noplugin.json", &config);
+            node.crictl().run(&["runp", &file])
+        },
+    );
     // Once the configuration is right the same request works.
     node.write_network("bridge");
     node.restart();
@@ -170,9 +340,16 @@ fn a_second_daemon_on_the_same_directories_is_refused_with_a_reason() {
     let mut node = Node::start();
     let second = command::run(bin::ours("davit-cri"), node.daemon_args());
     let error = second.err();
-    assert!(error.contains("already") || error.contains("another davit-cri"), "{error}");
+    assert!(
+        error.contains("already") || error.contains("another davit-cri"),
+        "{error}"
+    );
     assert!(node.daemon_is_alive());
-    assert_eq!(node.crictl().ok(&["pods", "-q"]), "", "the first one still answers");
+    assert_eq!(
+        node.crictl().ok(&["pods", "-q"]),
+        "",
+        "the first one still answers"
+    );
 }
 
 /// A file system too small for a big image.
@@ -185,11 +362,20 @@ struct SmallDisk {
 
 impl SmallDisk {
     fn new(megabytes: u64) -> SmallDisk {
-        let dir = tempfile::Builder::new().prefix("davit-disk-").tempdir().expect("a temporary directory");
+        let dir = tempfile::Builder::new()
+            .prefix("davit-disk-")
+            .tempdir()
+            .expect("a temporary directory");
         let (image, mount) = (dir.path().join("disk"), dir.path().join("mount"));
         std::fs::create_dir(&mount).expect("the mount point");
-        std::fs::File::create(&image).and_then(|file| file.set_len(megabytes << 20)).expect("the disk's file");
-        let _made = command::run(bin::genuine("mkfs.ext4").expect("mkfs.ext4"), ["-q", "-m", "0", &image.to_string_lossy()]).ok();
+        std::fs::File::create(&image)
+            .and_then(|file| file.set_len(megabytes << 20))
+            .expect("the disk's file");
+        let _made = command::run(
+            bin::genuine("mkfs.ext4").expect("mkfs.ext4"),
+            ["-q", "-m", "0", &image.to_string_lossy()],
+        )
+        .ok();
         let mut loop_mount = Command::new("mount");
         loop_mount.args(["-o", "loop"]).arg(&image).arg(&mount);
         let _mounted = command::outcome(&mut loop_mount).ok();
@@ -199,9 +385,11 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        wait::until_true("the small disk is unmounted", Duration::from_secs(10), || {
-            nix::mount::umount2(&self.mount, nix::mount::MntFlags::empty()).is_ok()
-        });
+        wait::until_true(
+            "the small disk is unmounted",
+            Duration::from_secs(10),
+            || nix::mount::umount2(&self.mount, nix::mount::MntFlags::empty()).is_ok(),
+        );
     }
 }
 
@@ -238,7 +426,10 @@ fn serve_manifest(manifest: &'static str) -> String {
             if stream.read(&mut request).is_err() {
                 continue;
             }
-            let head = format!("HTTP/1.1 200 OK\r\nContent-Type: application/vnd.oci.image.manifest.v1+json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{manifest}", manifest.len());
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: application/vnd.oci.image.manifest.v1+json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{manifest}",
+                manifest.len()
+            );
             drop(stream.write_all(head.as_bytes()));
         }
     });

@@ -29,10 +29,13 @@ fn pods_run_log_and_exit_while_the_daemon_is_dead_and_nothing_is_lost() {
         container
     };
     // It writes half of its lines before the daemon dies and half while it is dead.
-    let script = "seq 1 50000; while [ ! -e /gate/go ]; do sleep 0.02; done; seq 50001 100000; exit 5";
-    let writer = crictl.create_and_start(&pod_id, &with_gate(shell("writer", IMAGE, script)), &config);
+    let script =
+        "seq 1 50000; while [ ! -e /gate/go ]; do sleep 0.02; done; seq 50001 100000; exit 5";
+    let writer =
+        crictl.create_and_start(&pod_id, &with_gate(shell("writer", IMAGE, script)), &config);
     let sleeper = crictl.create_and_start(&pod_id, &shell("sleeper", IMAGE, "sleep 1000"), &config);
-    let script = "while [ ! -e /gate/go ]; do sleep 0.02; done; exec dd if=/dev/zero of=/dev/null bs=100M";
+    let script =
+        "while [ ! -e /gate/go ]; do sleep 0.02; done; exec dd if=/dev/zero of=/dev/null bs=100M";
     let mut hungry = with_gate(shell("hungry", IMAGE, script));
     hungry["linux"] = json!({"resources": {"memory_limit_in_bytes": 15 << 20, "memory_swap_limit_in_bytes": 15 << 20}});
     let hungry = crictl.create_and_start(&pod_id, &hungry, &config);
@@ -41,27 +44,51 @@ fn pods_run_log_and_exit_while_the_daemon_is_dead_and_nothing_is_lost() {
     node.kill();
     std::fs::write(gate.join("go"), "").expect("the gate opens");
     let log = node.path("logs/survivor/writer.log");
-    wait::until_true("the last line is logged without a daemon", Duration::from_secs(60), || {
-        std::fs::read_to_string(&log).is_ok_and(|text| text.trim_end().ends_with(" 100000"))
-    });
+    wait::until_true(
+        "the last line is logged without a daemon",
+        Duration::from_secs(60),
+        || std::fs::read_to_string(&log).is_ok_and(|text| text.trim_end().ends_with(" 100000")),
+    );
     node.restart();
 
     let after = crictl.pod_status(&pod_id);
     assert_eq!(after, before, "the pod is the same");
     let status = crictl.wait_for_exit(&writer);
-    assert_eq!((&status["exitCode"], &status["reason"]), (&json!(5), &json!("Error")), "{status}");
+    assert_eq!(
+        (&status["exitCode"], &status["reason"]),
+        (&json!(5), &json!("Error")),
+        "{status}"
+    );
     let status = crictl.wait_for_exit(&hungry);
-    assert_eq!((&status["exitCode"], &status["reason"]), (&json!(137), &json!("OOMKilled")), "{status}");
+    assert_eq!(
+        (&status["exitCode"], &status["reason"]),
+        (&json!(137), &json!("OOMKilled")),
+        "{status}"
+    );
     assert_eq!(crictl.status(&sleeper)["state"], "CONTAINER_RUNNING");
-    assert_eq!(crictl.ok(&["exec", "-s", &sleeper, "echo", "alive"]), "alive");
+    assert_eq!(
+        crictl.ok(&["exec", "-s", &sleeper, "echo", "alive"]),
+        "alive"
+    );
 
     let text = std::fs::read_to_string(&log).expect("the log");
     let mut expected = 1..=100_000;
     for line in text.lines() {
         let mut words = line.splitn(4, ' ').skip(1);
-        assert_eq!((words.next(), words.next()), (Some("stdout"), Some("F")), "{line}");
-        let number: u32 = words.next().and_then(|text| text.parse().ok()).unwrap_or_default();
-        assert_eq!(Some(number), expected.next(), "lines are whole and in order");
+        assert_eq!(
+            (words.next(), words.next()),
+            (Some("stdout"), Some("F")),
+            "{line}"
+        );
+        let number: u32 = words
+            .next()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or_default();
+        assert_eq!(
+            Some(number),
+            expected.next(),
+            "lines are whole and in order"
+        );
     }
     assert_eq!(expected.next(), None, "every line is there");
     assert_eq!(crictl.ok(&["stop", "--timeout", "1", &sleeper]), sleeper);
@@ -76,21 +103,45 @@ struct Steps {
 
 const RUN_POD: Steps = Steps {
     operation: "RunPodSandbox",
-    points: &["run_pod.reserved", "run_pod.recorded", "run_pod.cgroup", "run_pod.shim", "run_pod.network", "run_pod.files", "run_pod.ready"],
+    points: &[
+        "run_pod.reserved",
+        "run_pod.recorded",
+        "run_pod.cgroup",
+        "run_pod.shim",
+        "run_pod.network",
+        "run_pod.files",
+        "run_pod.ready",
+    ],
 };
 const CREATE: Steps = Steps {
     operation: "CreateContainer",
-    points: &["create_container.reserved", "create_container.recorded", "create_container.snapshot", "create_container.spec", "create_container.created"],
+    points: &[
+        "create_container.reserved",
+        "create_container.recorded",
+        "create_container.snapshot",
+        "create_container.spec",
+        "create_container.created",
+    ],
 };
 const PULL: Steps = Steps {
     operation: "PullImage",
-    points: &["pull.resolved", "pull.manifest", "pull.layer.downloaded", "pull.layer.unpacked", "pull.synced", "pull.renamed", "pull.recorded"],
+    points: &[
+        "pull.resolved",
+        "pull.manifest",
+        "pull.layer.downloaded",
+        "pull.layer.unpacked",
+        "pull.synced",
+        "pull.renamed",
+        "pull.recorded",
+    ],
 };
 
 #[test]
 fn a_daemon_killed_in_the_middle_of_run_pod_sandbox_leaves_nothing_after_the_next_start() {
     each_fail_point(&RUN_POD, |node, _, _| {
-        let file = node.crictl().file("crash.pod.json", &pod("crash", node.dir()));
+        let file = node
+            .crictl()
+            .file("crash.pod.json", &pod("crash", node.dir()));
         let _killed = node.crictl().run(&["runp", &file]);
     });
 }
@@ -100,7 +151,9 @@ fn a_daemon_killed_in_the_middle_of_create_container_leaves_nothing_after_the_ne
     each_fail_point(&CREATE, |node, _, _| {
         let config = pod("crash", node.dir());
         let id = node.crictl().run_pod(&config);
-        let _killed = node.crictl().try_create(&id, &shell("main", IMAGE, "sleep 1000"), &config);
+        let _killed = node
+            .crictl()
+            .try_create(&id, &shell("main", IMAGE, "sleep 1000"), &config);
     });
 }
 
@@ -145,8 +198,19 @@ fn each_fail_point(steps: &Steps, act: impl Fn(&Node, &Registry, &str)) {
         let _all = crictl.remove_all().ok();
         assert_eq!(crictl.ok(&["pods", "-q"]), "");
         wait::until("nothing is left", Duration::from_secs(20), || {
-            let left: Vec<String> = node.scope().snapshot().since(&before).into_iter().filter(|line| !line.starts_with("descriptors")).collect();
-            if left.is_empty() { Some(()) } else { eprintln!("{point}: {left:#?}"); None }
+            let left: Vec<String> = node
+                .scope()
+                .snapshot()
+                .since(&before)
+                .into_iter()
+                .filter(|line| !line.starts_with("descriptors"))
+                .collect();
+            if left.is_empty() {
+                Some(())
+            } else {
+                eprintln!("{point}: {left:#?}");
+                None
+            }
         });
     }
 }

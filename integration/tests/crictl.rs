@@ -32,7 +32,12 @@ impl Ready {
             let image = registry.push(&TestImage::busybox(), "davit/busybox:1");
             let crictl = server.crictl();
             let _pulled = crictl.ok(&["pull", &image]);
-            test(&Ready { crictl, server, image, _registry: registry });
+            test(&Ready {
+                crictl,
+                server,
+                image,
+                _registry: registry,
+            });
         }
     }
 
@@ -54,27 +59,65 @@ fn images_are_pulled_as_gzip_and_zstd_by_tag_by_digest_and_out_of_an_index() {
         let crictl = server.crictl();
         let cases = [
             ("gzip:1", TestImage::busybox()),
-            ("zstd:1", TestImage::busybox().with_files(&[("zstd", b"z")]).compressed(Compression::Zstd)),
-            ("plain:1", TestImage::busybox().with_files(&[("plain", b"p")]).compressed(Compression::None)),
-            ("multi:1", TestImage::busybox().with_files(&[("multi", b"m")]).for_platforms(&["arm64", "amd64", "s390x"])),
+            (
+                "zstd:1",
+                TestImage::busybox()
+                    .with_files(&[("zstd", b"z")])
+                    .compressed(Compression::Zstd),
+            ),
+            (
+                "plain:1",
+                TestImage::busybox()
+                    .with_files(&[("plain", b"p")])
+                    .compressed(Compression::None),
+            ),
+            (
+                "multi:1",
+                TestImage::busybox()
+                    .with_files(&[("multi", b"m")])
+                    .for_platforms(&["arm64", "amd64", "s390x"]),
+            ),
         ];
         for (name, image) in cases {
             let reference = registry.push(&image, name);
-            assert!(crictl.ok(&["pull", &reference]).contains("Image is up to date for"), "{name}");
+            assert!(
+                crictl
+                    .ok(&["pull", &reference])
+                    .contains("Image is up to date for"),
+                "{name}"
+            );
             let status = crictl.json(&["inspecti", &reference]);
             let digest = registry.digest(name);
             let repository = reference.rsplit_once(':').expect("a tag").0.to_owned();
             assert_eq!(status["status"]["repoTags"], json!([reference]), "{name}");
-            assert_eq!(status["status"]["repoDigests"], json!([format!("{repository}@{digest}")]), "{name}");
+            assert_eq!(
+                status["status"]["repoDigests"],
+                json!([format!("{repository}@{digest}")]),
+                "{name}"
+            );
             assert_ne!(status["status"]["size"], json!("0"), "{name}");
 
             let by_digest = format!("{repository}@{digest}");
             let _removed = crictl.ok(&["rmi", &reference]);
-            assert!(crictl.run(&["inspecti", &reference]).err().contains("no such image"), "{name} is gone");
+            assert!(
+                crictl
+                    .run(&["inspecti", &reference])
+                    .err()
+                    .contains("no such image"),
+                "{name} is gone"
+            );
             let _pulled = crictl.ok(&["pull", &by_digest]);
             let status = crictl.json(&["inspecti", &by_digest]);
-            assert_eq!(status["status"]["repoTags"], json!([]), "{name} by digest has no tag");
-            assert_eq!(status["status"]["repoDigests"], json!([by_digest]), "{name} by digest");
+            assert_eq!(
+                status["status"]["repoTags"],
+                json!([]),
+                "{name} by digest has no tag"
+            );
+            assert_eq!(
+                status["status"]["repoDigests"],
+                json!([by_digest]),
+                "{name} by digest"
+            );
         }
     }
 }
@@ -88,15 +131,26 @@ fn a_tag_that_moves_takes_its_name_along_and_leaves_the_old_image_listed() {
         eprintln!("--- {} ---", server.name());
         let registry = Registry::start();
         let crictl = server.crictl();
-        let first = registry.push(&TestImage::busybox().with_files(&[("one", b"1")]), "moves:latest");
+        let first = registry.push(
+            &TestImage::busybox().with_files(&[("one", b"1")]),
+            "moves:latest",
+        );
         let _pulled = crictl.ok(&["pull", &first]);
         let old = crictl.json(&["inspecti", &first])["status"]["id"].clone();
-        let second = registry.push(&TestImage::busybox().with_files(&[("two", b"2")]), "moves:latest");
+        let second = registry.push(
+            &TestImage::busybox().with_files(&[("two", b"2")]),
+            "moves:latest",
+        );
         let _pulled = crictl.ok(&["pull", &second]);
         let new = crictl.json(&["inspecti", &second])["status"]["id"].clone();
         assert_ne!(old, new);
         let listed = crictl.json(&["images", "-o", "json"]);
-        let ids: Vec<&Value> = listed["images"].as_array().expect("images").iter().map(|image| &image["id"]).collect();
+        let ids: Vec<&Value> = listed["images"]
+            .as_array()
+            .expect("images")
+            .iter()
+            .map(|image| &image["id"])
+            .collect();
         assert!(ids.contains(&&old) && ids.contains(&&new), "{listed}");
         let tags = &crictl.json(&["inspecti", old.as_str().expect("an id")])["status"]["repoTags"];
         assert_eq!(tags, &json!([]));
@@ -120,20 +174,43 @@ fn a_pod_is_listed_inspected_stopped_and_removed() {
         assert_eq!(status["state"], "SANDBOX_READY");
         assert_eq!(status["metadata"]["uid"], "uid-walk");
         assert_eq!(status["annotations"], config["annotations"]);
-        assert!(!status["network"]["ip"].as_str().unwrap_or_default().is_empty());
+        assert!(
+            !status["network"]["ip"]
+                .as_str()
+                .unwrap_or_default()
+                .is_empty()
+        );
         assert_eq!(status["linux"]["namespaces"]["options"]["pid"], "CONTAINER");
 
-        assert!(ready.crictl.ok(&["pods", "-q", "--name", "walk"]).contains(&id));
+        assert!(
+            ready
+                .crictl
+                .ok(&["pods", "-q", "--name", "walk"])
+                .contains(&id)
+        );
         assert_eq!(ready.crictl.ok(&["pods", "-q", "--label", "app=walk"]), id);
         assert_eq!(ready.crictl.ok(&["pods", "-q", "--label", "app=other"]), "");
-        assert_eq!(ready.crictl.ok(&["pods", "-q", "--id", &id[..13]]), id, "a truncated id");
+        assert_eq!(
+            ready.crictl.ok(&["pods", "-q", "--id", &id[..13]]),
+            id,
+            "a truncated id"
+        );
 
         assert!(ready.crictl.ok(&["stopp", &id]).contains("Stopped sandbox"));
         assert_eq!(ready.crictl.pod_status(&id)["state"], "SANDBOX_NOTREADY");
-        assert!(ready.crictl.ok(&["stopp", &id]).contains("Stopped sandbox"), "again");
+        assert!(
+            ready.crictl.ok(&["stopp", &id]).contains("Stopped sandbox"),
+            "again"
+        );
         assert!(ready.crictl.ok(&["rmp", &id]).contains("Removed sandbox"));
         assert_eq!(ready.crictl.ok(&["pods", "-q"]), "");
-        assert!(ready.crictl.run(&["inspectp", &id]).err().contains("NotFound"));
+        assert!(
+            ready
+                .crictl
+                .run(&["inspectp", &id])
+                .err()
+                .contains("NotFound")
+        );
     });
 }
 
@@ -141,10 +218,18 @@ fn a_pod_is_listed_inspected_stopped_and_removed() {
 fn a_container_is_created_started_inspected_stopped_and_removed() {
     Ready::on_each_server(|ready| {
         let (pod_config, pod_id) = ready.pod("life");
-        let config = shell("main", &ready.image, "echo hello; trap 'exit 7' TERM; while true; do sleep 0.05; done");
+        let config = shell(
+            "main",
+            &ready.image,
+            "echo hello; trap 'exit 7' TERM; while true; do sleep 0.05; done",
+        );
         let id = ready.crictl.create(&pod_id, &config, &pod_config);
         assert_eq!(ready.crictl.status(&id)["state"], "CONTAINER_CREATED");
-        assert_eq!(ready.crictl.ok(&["ps", "-q"]), "", "ps shows running containers");
+        assert_eq!(
+            ready.crictl.ok(&["ps", "-q"]),
+            "",
+            "ps shows running containers"
+        );
         assert_eq!(ready.crictl.ok(&["ps", "-a", "-q"]), id);
 
         assert_eq!(ready.crictl.ok(&["start", &id]), id);
@@ -154,21 +239,39 @@ fn a_container_is_created_started_inspected_stopped_and_removed() {
         assert_eq!(status["metadata"]["name"], "main");
         assert_eq!(status["exitCode"], 0);
         let image = ready.crictl.json(&["inspecti", &ready.image]);
-        assert_eq!(ready.crictl.json(&["ps", "-o", "json"])["containers"][0]["imageRef"], image["status"]["id"]);
+        assert_eq!(
+            ready.crictl.json(&["ps", "-o", "json"])["containers"][0]["imageRef"],
+            image["status"]["id"]
+        );
         assert_eq!(ready.crictl.ok(&["ps", "-q", "--pod", &pod_id]), id);
         let info = ready.crictl.json(&["inspect", &id]);
-        assert!(info["info"]["pid"].as_i64().unwrap_or_default() > 0, "{info}");
+        assert!(
+            info["info"]["pid"].as_i64().unwrap_or_default() > 0,
+            "{info}"
+        );
         assert!(info["info"]["runtimeSpec"]["process"]["args"].is_array());
 
-        wait::until_true("the first line is logged", Duration::from_secs(10), || ready.crictl.ok(&["logs", &id]) == "hello");
+        wait::until_true("the first line is logged", Duration::from_secs(10), || {
+            ready.crictl.ok(&["logs", &id]) == "hello"
+        });
         assert_eq!(ready.crictl.ok(&["stop", "--timeout", "10", &id]), id);
         let status = ready.crictl.status(&id);
         assert_eq!(status["state"], "CONTAINER_EXITED");
         assert_eq!(status["exitCode"], 7);
         assert_eq!(status["reason"], "Error");
-        assert_eq!(ready.crictl.ok(&["stop", &id]), id, "stopping again is fine");
+        assert_eq!(
+            ready.crictl.ok(&["stop", &id]),
+            id,
+            "stopping again is fine"
+        );
         assert_eq!(ready.crictl.ok(&["rm", &id]), id);
-        assert!(ready.crictl.run(&["inspect", &id]).err().contains("NotFound"));
+        assert!(
+            ready
+                .crictl
+                .run(&["inspect", &id])
+                .err()
+                .contains("NotFound")
+        );
     });
 }
 
@@ -178,21 +281,48 @@ fn exec_gives_both_streams_and_the_exit_code() {
         let (pod_config, pod_id) = ready.pod("exec");
         let config = shell("main", &ready.image, "sleep 1000");
         let id = ready.crictl.create_and_start(&pod_id, &config, &pod_config);
-        let both = ready.crictl.run(&["exec", "-s", &id, "/bin/sh", "-c", "echo out; echo err >&2"]);
+        let both =
+            ready
+                .crictl
+                .run(&["exec", "-s", &id, "/bin/sh", "-c", "echo out; echo err >&2"]);
         // crictl prints both streams of ExecSync one after the other on its standard output.
-        assert_eq!(both.ok().split_whitespace().collect::<Vec<_>>(), ["out", "err"]);
-        let failed = ready.crictl.run(&["exec", "-s", &id, "/bin/sh", "-c", "exit 42"]);
+        assert_eq!(
+            both.ok().split_whitespace().collect::<Vec<_>>(),
+            ["out", "err"]
+        );
+        let failed = ready
+            .crictl
+            .run(&["exec", "-s", &id, "/bin/sh", "-c", "exit 42"]);
         assert_ne!(failed.code, 0);
         assert!(failed.err().contains("42"));
-        let hung = ready.crictl.run(&["exec", "-s", "--timeout", "1", &id, "/bin/sh", "-c", "sleep 333 & sleep 333"]);
+        let hung = ready.crictl.run(&[
+            "exec",
+            "-s",
+            "--timeout",
+            "1",
+            &id,
+            "/bin/sh",
+            "-c",
+            "sleep 333 & sleep 333",
+        ]);
         assert!(hung.clone().err().contains("DeadlineExceeded"), "{hung}");
-        let left = ready.crictl.run(&["exec", "-s", &id, "/bin/sh", "-c", "ps | grep -c '[s]leep 333' || true"]);
+        let left = ready.crictl.run(&[
+            "exec",
+            "-s",
+            &id,
+            "/bin/sh",
+            "-c",
+            "ps | grep -c '[s]leep 333' || true",
+        ]);
         if matches!(ready.server, Server::Davit(_)) {
             // containerd 1.6 kills only the process it started; the specification asks for the tree.
             assert_eq!(left.ok(), "0", "a timed-out exec leaves no process");
         }
         let missing = ready.crictl.run(&["exec", "-s", &id, "no-such-command"]);
-        assert!(missing.clone().err().contains("executable file not found"), "{missing}");
+        assert!(
+            missing.clone().err().contains("executable file not found"),
+            "{missing}"
+        );
     });
 }
 
@@ -200,10 +330,18 @@ fn exec_gives_both_streams_and_the_exit_code() {
 fn logs_keep_both_streams_in_order_and_long_lines_whole() {
     Ready::on_each_server(|ready| {
         let (pod_config, pod_id) = ready.pod("logs");
-        let script = "echo one; echo two >&2; head -c 40000 /dev/zero | tr '\\0' x; echo; printf unfinished";
-        let id = ready.crictl.create_and_start(&pod_id, &shell("main", &ready.image, script), &pod_config);
+        let script =
+            "echo one; echo two >&2; head -c 40000 /dev/zero | tr '\\0' x; echo; printf unfinished";
+        let id = ready.crictl.create_and_start(
+            &pod_id,
+            &shell("main", &ready.image, script),
+            &pod_config,
+        );
         let status = ready.crictl.wait_for_exit(&id);
-        assert_eq!((&status["exitCode"], &status["reason"]), (&json!(0), &json!("Completed")));
+        assert_eq!(
+            (&status["exitCode"], &status["reason"]),
+            (&json!(0), &json!("Completed"))
+        );
         let logs = ready.crictl.run(&["logs", &id]);
         assert_eq!(logs.stderr, "two\n");
         let lines: Vec<&str> = logs.stdout.lines().collect();
@@ -211,9 +349,16 @@ fn logs_keep_both_streams_in_order_and_long_lines_whole() {
         assert_eq!(lines[1].len(), 40000);
         assert_eq!(lines[2], "unfinished");
 
-        let raw = std::fs::read_to_string(status["logPath"].as_str().expect("a log path")).expect("the log");
-        let tags: Vec<&str> = raw.lines().filter_map(|line| line.splitn(4, ' ').nth(2)).collect();
-        assert!(tags.starts_with(&["F", "F", "P", "P", "F"]), "16 KiB pieces are marked partial: {tags:?}");
+        let raw = std::fs::read_to_string(status["logPath"].as_str().expect("a log path"))
+            .expect("the log");
+        let tags: Vec<&str> = raw
+            .lines()
+            .filter_map(|line| line.splitn(4, ' ').nth(2))
+            .collect();
+        assert!(
+            tags.starts_with(&["F", "F", "P", "P", "F"]),
+            "16 KiB pieces are marked partial: {tags:?}"
+        );
         for line in raw.lines() {
             let mut words = line.splitn(4, ' ');
             let time = words.next().unwrap_or_default();
@@ -236,7 +381,10 @@ fn a_container_that_ends_at_once_starts_well_and_gives_its_code() {
             let reason = if code == 0 { "Completed" } else { "Error" };
             assert_eq!(status["reason"], reason);
             let time = |key: &str| status[key].as_str().unwrap_or_default().to_owned();
-            assert!(time("createdAt") <= time("startedAt") && time("startedAt") <= time("finishedAt"), "{status}");
+            assert!(
+                time("createdAt") <= time("startedAt") && time("startedAt") <= time("finishedAt"),
+                "{status}"
+            );
         }
     });
 }
@@ -256,7 +404,10 @@ fn a_command_that_does_not_exist_fails_with_its_name_and_leaves_a_removable_cont
         } else {
             made.err()
         };
-        assert!(error.contains("/no/such/command") && error.contains("no such file or directory"), "{error}");
+        assert!(
+            error.contains("/no/such/command") && error.contains("no such file or directory"),
+            "{error}"
+        );
         assert_eq!(ready.crictl.ok(&["ps", "-a", "-q"]), "");
     });
 }
@@ -275,7 +426,10 @@ fn the_image_s_user_environment_and_entrypoint_are_used_as_docker_would() {
             .with_config("WorkingDir", json!("/var/www"))
             .with_config("Env", json!(["PATH=/bin", "FROM_IMAGE=yes"]))
             .with_config("Entrypoint", json!(["/bin/sh", "-c"]))
-            .with_config("Cmd", json!(["id -u; id -G; pwd; echo $FROM_IMAGE $FROM_POD; echo $HOME"]));
+            .with_config(
+                "Cmd",
+                json!(["id -u; id -G; pwd; echo $FROM_IMAGE $FROM_POD; echo $HOME"]),
+            );
         let reference = registry.push(&image, "user:1");
         let _pulled = crictl.ok(&["pull", &reference]);
         let status = crictl.json(&["inspecti", &reference]);
@@ -302,7 +456,11 @@ fn the_image_s_user_environment_and_entrypoint_are_used_as_docker_would() {
         assert_eq!(lines[0], "33");
         if matches!(server, Server::Davit(_)) {
             // The Merge policy of KEP-3619, which containerd has since 2.0 only.
-            assert!(lines[1].split(' ').any(|group| group == "1234"), "groups of /etc/group: {}", lines[1]);
+            assert!(
+                lines[1].split(' ').any(|group| group == "1234"),
+                "groups of /etc/group: {}",
+                lines[1]
+            );
         }
         assert_eq!(&lines[2..], ["/var/www", "yes too", "/var/www"]);
     }
@@ -318,22 +476,43 @@ fn images_list_status_usage_and_removal_agree() {
             .iter()
             .filter(|image| image["repoTags"] == json!([ready.image]))
             .collect();
-        let [image] = ours.as_slice() else { panic!("one image: {listed}") };
+        let [image] = ours.as_slice() else {
+            panic!("one image: {listed}")
+        };
         let id = image["id"].as_str().expect("an id");
         assert!(id.starts_with("sha256:"));
-        assert_eq!(ready.crictl.json(&["inspecti", id])["status"]["id"], json!(id));
+        assert_eq!(
+            ready.crictl.json(&["inspecti", id])["status"]["id"],
+            json!(id)
+        );
         let short = &id["sha256:".len()..][..13];
-        assert_eq!(ready.crictl.json(&["inspecti", short])["status"]["id"], json!(id), "a truncated id");
+        assert_eq!(
+            ready.crictl.json(&["inspecti", short])["status"]["id"],
+            json!(id),
+            "a truncated id"
+        );
 
         let usage = ready.crictl.json(&["imagefsinfo"]);
         let file_system = &usage["status"]["imageFilesystems"][0];
-        assert!(!file_system["fsId"]["mountpoint"].as_str().unwrap_or_default().is_empty(), "{usage}");
+        assert!(
+            !file_system["fsId"]["mountpoint"]
+                .as_str()
+                .unwrap_or_default()
+                .is_empty(),
+            "{usage}"
+        );
         if matches!(ready.server, Server::Davit(_)) {
             // containerd counts every ten seconds; ours counts when it commits a layer.
             assert_ne!(file_system["usedBytes"]["value"], json!("0"), "{usage}");
         }
         assert!(ready.crictl.ok(&["rmi", id]).contains("Deleted"));
-        assert!(ready.crictl.run(&["inspecti", id]).err().contains("no such image"));
+        assert!(
+            ready
+                .crictl
+                .run(&["inspecti", id])
+                .err()
+                .contains("no such image")
+        );
     });
 }
 
@@ -344,8 +523,15 @@ fn version_and_info_say_that_the_node_is_ready() {
         assert!(version.contains("RuntimeApiVersion:  v1"), "{version}");
         wait::until_true("the network is ready", Duration::from_secs(20), || {
             let info = ready.crictl.json(&["info"]);
-            let conditions = info["status"]["conditions"].as_array().cloned().unwrap_or_default();
-            let is_true = |kind: &str| conditions.iter().any(|one| one["type"] == kind && one["status"] == true);
+            let conditions = info["status"]["conditions"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
+            let is_true = |kind: &str| {
+                conditions
+                    .iter()
+                    .any(|one| one["type"] == kind && one["status"] == true)
+            };
             is_true("RuntimeReady") && is_true("NetworkReady")
         });
     });
@@ -366,9 +552,19 @@ fn names_are_reserved_until_their_pod_is_removed() {
         let mut other = config.clone();
         other["labels"]["app"] = json!("another");
         let file = ready.crictl.file("twice.other.json", &other);
-        assert!(ready.crictl.run(&["runp", &file]).err().contains("is reserved for"));
+        assert!(
+            ready
+                .crictl
+                .run(&["runp", &file])
+                .err()
+                .contains("is reserved for")
+        );
         assert!(ready.crictl.ok(&["rmp", "-f", &id]).contains("Removed"));
-        assert_eq!(ready.crictl.run_pod(&config).len(), 64, "the name is free again");
+        assert_eq!(
+            ready.crictl.run_pod(&config).len(),
+            64,
+            "the name is free again"
+        );
     });
 }
 
@@ -380,10 +576,23 @@ fn unknown_ids_are_not_found_by_status_and_accepted_by_stop_and_remove() {
     for server in Server::all() {
         eprintln!("--- {} ---", server.name());
         let crictl = server.crictl();
-        for args in [&["inspect", "nosuch"][..], &["inspectp", "nosuch"], &["start", "nosuch"], &["exec", "-s", "nosuch", "true"]] {
+        for args in [
+            &["inspect", "nosuch"][..],
+            &["inspectp", "nosuch"],
+            &["start", "nosuch"],
+            &["exec", "-s", "nosuch", "true"],
+        ] {
             let error = crictl.run(args).err();
-            assert!(error.contains("NotFound") || error.contains("not found"), "{args:?}: {error}");
+            assert!(
+                error.contains("NotFound") || error.contains("not found"),
+                "{args:?}: {error}"
+            );
         }
-        assert!(crictl.run(&["inspecti", "nosuch"]).err().contains("no such image"));
+        assert!(
+            crictl
+                .run(&["inspecti", "nosuch"])
+                .err()
+                .contains("no such image")
+        );
     }
 }

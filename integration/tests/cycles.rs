@@ -25,14 +25,18 @@ fn two_hundred_cycles_of_run_exec_stop_and_remove_leave_nothing() {
     run_cycles(&node, AT_ONCE, "warm");
     let before = settled(&node);
     run_cycles(&node, CYCLES, "cycle");
-    wait::until("the leak check finds nothing", Duration::from_secs(30), || {
-        let left = node.scope().snapshot().since(&before);
-        if left.is_empty() {
-            return Some(());
-        }
-        eprintln!("still there: {left:#?}");
-        None
-    });
+    wait::until(
+        "the leak check finds nothing",
+        Duration::from_secs(30),
+        || {
+            let left = node.scope().snapshot().since(&before);
+            if left.is_empty() {
+                return Some(());
+            }
+            eprintln!("still there: {left:#?}");
+            None
+        },
+    );
 }
 
 /// Runs `count` cycles, a few at a time as a busy node does.
@@ -54,7 +58,10 @@ fn cycle(node: &Node, name: &str) {
     let id = crictl.run_pod(&config);
     let container = crictl.create_and_start(&id, &shell("main", IMAGE, "sleep 1000"), &config);
     assert_eq!(crictl.ok(&["exec", "-s", &container, "echo", name]), name);
-    assert_eq!(crictl.ok(&["stop", "--timeout", "0", &container]), container);
+    assert_eq!(
+        crictl.ok(&["stop", "--timeout", "0", &container]),
+        container
+    );
     assert_eq!(crictl.ok(&["rm", &container]), container);
     assert!(crictl.ok(&["stopp", &id]).contains("Stopped"));
     assert!(crictl.ok(&["rmp", &id]).contains("Removed"));
