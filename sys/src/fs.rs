@@ -1,1 +1,539 @@
-//! To be written by its owner.
+//! Files by directory descriptor and name: make, link, own, stamp, label, delete, sync.
+//!
+//! Every name here is one component below `dir`, never a path: whoever resolves paths does it with [`crate::path`]
+//! first, and no call follows a symbolic link in its last component. An empty name or one with a slash is `EINVAL`.
+#![allow(unsafe_code)]
+use std::ffi::{CStr, CString, OsStr, OsString};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, FallocateFlags, OFlag, RenameFlags};
+use nix::sys::stat::{FileStat, Mode, SFlag, UtimensatFlags};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{Gid, Uid, UnlinkatFlags};
+
+use crate::error::{Context, Error, Result, check};
+use crate::fd::FdName;
+
+/// What a node made by [`mknod`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Node {
+    /// A named pipe.
+    Fifo,
+    /// A character device with its major and minor number. 0/0 is overlay's whiteout.
+    Char(u64, u64),
+    /// A block device with its major and minor number.
+    Block(u64, u64),
+}
+
+/// A time of last modification: seconds since 1970 and nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// Seconds, negative before 1970.
+    pub seconds: i64,
+    /// Nanoseconds, below a thousand million.
+    pub nanoseconds: u32,
+}
+
+/// Space and inodes of a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// Bytes that this process may still use.
+    pub bytes_free: u64,
+    /// Its inodes; 0 where it has no fixed number.
+    pub inodes: u64,
+    /// Inodes still free.
+    pub inodes_free: u64,
+}
+
+/// How a call prints `dir` and `name`.
+fn at(dir: impl AsFd, name: &OsStr) -> String {
+    format!("{}, {name:?}", FdName::of(dir))
+}
+
+/// Refuses whatever is not one component.
+fn component<'a>(call: &str, dir: impl AsFd, name: &'a OsStr) -> Result<&'a OsStr> {
+    let bytes = name.as_bytes();
+    if bytes.is_empty() || bytes.contains(&b'/') || matches!(bytes, b"." | b"..") {
+        return Err(Error::new(
+            Errno::EINVAL,
+            format!("{call}({})", at(dir, name)),
+        ));
+    }
+    Ok(name)
+}
+
+/// Opens `name` in `dir`; never through a symbolic link. `O_NOFOLLOW|O_CLOEXEC` are always added.
+///
+/// # Errors
+/// `ELOOP` where it is a symbolic link, `ENOENT`, `EEXIST` with `O_EXCL`, ….
+pub fn open_at(dir: impl AsFd, name: &OsStr, flags: OFlag, mode: Mode) -> Result<OwnedFd> {
+    let name = component("openat", &dir, name)?;
+    let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    nix::fcntl::openat(&dir, name, flags, mode)
+        .call(|| format!("openat({}, {flags:?})", at(&dir, name)))
+}
+
+/// Makes a directory.
+///
+/// # Errors
+/// `EEXIST`, `ENOSPC`, ….
+pub fn mkdir(dir: impl AsFd, name: &OsStr, mode: Mode) -> Result<()> {
+    let name = component("mkdirat", &dir, name)?;
+    nix::sys::stat::mkdirat(&dir, name, mode)
+        .call(|| format!("mkdirat({}, {:#o})", at(&dir, name), mode.bits()))
+}
+
+/// Makes a named pipe or a device, with no permissions beyond `mode` less the umask.
+///
+/// # Errors
+/// `EPERM` for devices without CAP_MKNOD or in a user namespace; `EEXIST`.
+pub fn mknod(dir: impl AsFd, name: &OsStr, node: Node, mode: Mode) -> Result<()> {
+    let name = component("mknodat", &dir, name)?;
+    let (kind, device) = match node {
+        Node::Fifo => (SFlag::S_IFIFO, 0),
+        Node::Char(major, minor) => (SFlag::S_IFCHR, nix::sys::stat::makedev(major, minor)),
+        Node::Block(major, minor) => (SFlag::S_IFBLK, nix::sys::stat::makedev(major, minor)),
+    };
+    nix::sys::stat::mknodat(&dir, name, kind, mode, device)
+        .call(|| format!("mknodat({}, {node:?})", at(&dir, name)))
+}
+
+/// Makes a symbolic link that says `target`.
+///
+/// # Errors
+/// `EEXIST`, `ENAMETOOLONG`, ….
+pub fn symlink(target: &OsStr, dir: impl AsFd, name: &OsStr) -> Result<()> {
+    let name = component("symlinkat", &dir, name)?;
+    nix::unistd::symlinkat(target, &dir, name)
+        .call(|| format!("symlinkat({target:?}, {})", at(&dir, name)))
+}
+
+/// What a symbolic link says.
+///
+/// # Errors
+/// `EINVAL` where it is none.
+pub fn readlink(dir: impl AsFd, name: &OsStr) -> Result<OsString> {
+    let name = component("readlinkat", &dir, name)?;
+    nix::fcntl::readlinkat(&dir, name).call(|| format!("readlinkat({})", at(&dir, name)))
+}
+
+/// Gives the file `from_name` a second name. A symbolic link is linked itself, not what it points to.
+///
+/// # Errors
+/// `EEXIST`, `EXDEV`, `EMLINK`, `EPERM` for directories.
+pub fn link(
+    from_dir: impl AsFd,
+    from_name: &OsStr,
+    to_dir: impl AsFd,
+    to_name: &OsStr,
+) -> Result<()> {
+    let from_name = component("linkat", &from_dir, from_name)?;
+    let to_name = component("linkat", &to_dir, to_name)?;
+    nix::unistd::linkat(&from_dir, from_name, &to_dir, to_name, AtFlags::empty()).call(|| {
+        format!(
+            "linkat({}, {})",
+            at(&from_dir, from_name),
+            at(&to_dir, to_name)
+        )
+    })
+}
+
+/// Renames, replacing nothing: an existing target is `EEXIST`.
+///
+/// # Errors
+/// `EEXIST`, `ENOENT`, `EXDEV`, ….
+pub fn rename_new(
+    from_dir: impl AsFd,
+    from_name: &OsStr,
+    to_dir: impl AsFd,
+    to_name: &OsStr,
+) -> Result<()> {
+    let flags = RenameFlags::RENAME_NOREPLACE;
+    nix::fcntl::renameat2(&from_dir, from_name, &to_dir, to_name, flags).call(|| {
+        format!(
+            "renameat2({}, {}, RENAME_NOREPLACE)",
+            at(&from_dir, from_name),
+            at(&to_dir, to_name)
+        )
+    })
+}
+
+/// Deletes a file that is no directory.
+///
+/// # Errors
+/// `EISDIR`, `ENOENT`, ….
+pub fn unlink(dir: impl AsFd, name: &OsStr) -> Result<()> {
+    let name = component("unlinkat", &dir, name)?;
+    nix::unistd::unlinkat(&dir, name, UnlinkatFlags::NoRemoveDir)
+        .call(|| format!("unlinkat({}, 0)", at(&dir, name)))
+}
+
+/// Deletes an empty directory.
+///
+/// # Errors
+/// `ENOTEMPTY`, `ENOTDIR`, ….
+pub fn rmdir(dir: impl AsFd, name: &OsStr) -> Result<()> {
+    let name = component("unlinkat", &dir, name)?;
+    nix::unistd::unlinkat(&dir, name, UnlinkatFlags::RemoveDir)
+        .call(|| format!("unlinkat({}, AT_REMOVEDIR)", at(&dir, name)))
+}
+
+/// Deletes `name` whatever it is, with everything below it; nothing there is success. Symbolic links are deleted, never
+/// followed, and no part of the tree is reached by a path, so its depth and its names do not matter.
+///
+/// # Errors
+/// The first call that failed, for example on a mount point (`EBUSY`).
+pub fn remove_tree(dir: impl AsFd, name: &OsStr) -> Result<()> {
+    match unlink(&dir, name) {
+        Err(error) if matches!(error.errno, Errno::EISDIR | Errno::EPERM) => {}
+        Err(error) if error.errno == Errno::ENOENT => return Ok(()),
+        other => return other,
+    }
+    let mut way = vec![Level::open(&dir, name)?];
+    let mut moved = 0_u64;
+    while let Some(level) = way.last_mut() {
+        if let Some(child) = level.children.pop() {
+            if way.len() < DEEPEST {
+                let parent = &way[way.len() - 1].fd;
+                let opened = Level::open(parent, &child)?;
+                way.push(opened);
+            } else {
+                // Descriptors are few and a tree may be deeper: its rest goes on at the top.
+                moved += 1;
+                let name = OsString::from(format!(".davit-remove-{moved}"));
+                rename_new(&way[way.len() - 1].fd, &child, &way[0].fd, &name)?;
+                way[0].children.push(name);
+            }
+            continue;
+        }
+        level.children = empty(&level.fd)?;
+        if level.children.is_empty() {
+            let Some(done) = way.pop() else { break };
+            match way.last() {
+                Some(parent) => rmdir(&parent.fd, &done.name)?,
+                None => rmdir(&dir, &done.name)?,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How many directories [`remove_tree`] keeps open at a time.
+const DEEPEST: usize = 64;
+
+/// A directory that [`remove_tree`] is in.
+struct Level {
+    fd: OwnedFd,
+    name: OsString,
+    /// Directories in it that are not empty.
+    children: Vec<OsString>,
+}
+
+impl Level {
+    fn open(dir: impl AsFd, name: &OsStr) -> Result<Level> {
+        let fd = open_dir(dir, name)?;
+        let children = empty(&fd)?;
+        let name = name.to_owned();
+        Ok(Level { fd, name, children })
+    }
+}
+
+/// Deletes everything in `dir` except directories that are not empty, and names those.
+fn empty(dir: &OwnedFd) -> Result<Vec<OsString>> {
+    let handle = open_dir_again(dir)?;
+    let mut listing =
+        nix::dir::Dir::from_fd(handle).call(|| format!("fdopendir({})", FdName::of(dir)))?;
+    let mut full = Vec::new();
+    for entry in listing.iter() {
+        let entry = entry.call(|| format!("getdents64({})", FdName::of(dir)))?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if matches!(name.as_bytes(), b"." | b"..") {
+            continue;
+        }
+        let removed = match unlink(dir, name) {
+            Err(error) if matches!(error.errno, Errno::EISDIR | Errno::EPERM) => rmdir(dir, name),
+            other => other,
+        };
+        match removed {
+            Ok(()) => {}
+            Err(error) if error.errno == Errno::ENOENT => {}
+            Err(error) if error.errno == Errno::ENOTEMPTY => full.push(name.to_owned()),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(full)
+}
+
+/// A second, independent handle of an open directory, at its beginning.
+fn open_dir_again(dir: &OwnedFd) -> Result<OwnedFd> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    nix::fcntl::openat(dir, c".", flags, Mode::empty())
+        .call(|| format!("openat({}, \".\", {flags:?})", FdName::of(dir)))
+}
+
+/// Opens a directory for reading.
+fn open_dir(dir: impl AsFd, name: &OsStr) -> Result<OwnedFd> {
+    open_at(
+        dir,
+        name,
+        OFlag::O_RDONLY | OFlag::O_DIRECTORY,
+        Mode::empty(),
+    )
+}
+
+/// What `name` is; a symbolic link itself, not what it points to.
+///
+/// # Errors
+/// `ENOENT`, ….
+pub fn stat_at(dir: impl AsFd, name: &OsStr) -> Result<FileStat> {
+    let name = component("newfstatat", &dir, name)?;
+    nix::sys::stat::fstatat(&dir, name, AtFlags::AT_SYMLINK_NOFOLLOW)
+        .call(|| format!("newfstatat({}, AT_SYMLINK_NOFOLLOW)", at(&dir, name)))
+}
+
+/// What an open file is.
+///
+/// # Errors
+/// The descriptor's file system is gone.
+pub fn stat(fd: impl AsFd) -> Result<FileStat> {
+    nix::sys::stat::fstat(&fd).call(|| format!("fstat({})", FdName::of(&fd)))
+}
+
+/// Gives `name` (a symbolic link itself) to an owner and a group.
+///
+/// # Errors
+/// `EPERM` without CAP_CHOWN; `EINVAL` where an id does not exist in the user namespace.
+pub fn chown_at(dir: impl AsFd, name: &OsStr, uid: u32, gid: u32) -> Result<()> {
+    let name = component("fchownat", &dir, name)?;
+    let (owner, group) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+    nix::unistd::fchownat(&dir, name, owner, group, AtFlags::AT_SYMLINK_NOFOLLOW).call(|| {
+        format!(
+            "fchownat({}, {uid}, {gid}, AT_SYMLINK_NOFOLLOW)",
+            at(&dir, name)
+        )
+    })
+}
+
+/// Gives an open file to an owner and a group. This clears setuid, setgid and file capabilities.
+///
+/// # Errors
+/// As [`chown_at`].
+pub fn chown(fd: impl AsFd, uid: u32, gid: u32) -> Result<()> {
+    let (owner, group) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+    nix::unistd::fchown(&fd, owner, group)
+        .call(|| format!("fchown({}, {uid}, {gid})", FdName::of(&fd)))
+}
+
+/// Sets the permissions of an open file, special bits included.
+///
+/// # Errors
+/// `EPERM` where it belongs to someone else.
+pub fn chmod(fd: impl AsFd, mode: Mode) -> Result<()> {
+    nix::sys::stat::fchmod(&fd, mode)
+        .call(|| format!("fchmod({}, {:#o})", FdName::of(&fd), mode.bits()))
+}
+
+/// Sets the permissions of `name`, which must not be a symbolic link.
+///
+/// The file is opened as a mere location first, so that a device or a named pipe is not really opened.
+///
+/// # Errors
+/// `EOPNOTSUPP` for a symbolic link.
+pub fn chmod_at(dir: impl AsFd, name: &OsStr, mode: Mode) -> Result<()> {
+    let fd = open_at(&dir, name, OFlag::O_PATH, Mode::empty())?;
+    let text = || format!("fchmodat({}, {:#o})", at(&dir, name), mode.bits());
+    if SFlag::from_bits_truncate(stat(&fd)?.st_mode) & SFlag::S_IFMT == SFlag::S_IFLNK {
+        return Err(Error::new(Errno::EOPNOTSUPP, text()));
+    }
+    let path = self_fd(&fd, None);
+    // SAFETY: `path` is NUL-terminated and lives through the call; the kernel keeps no pointer.
+    check(
+        i64::from(unsafe { libc::chmod(path.as_ptr(), mode.bits()) }),
+        text,
+    )
+    .map(drop)
+}
+
+/// Sets the times of last access and modification of an open file.
+///
+/// # Errors
+/// `EPERM` where it belongs to someone else.
+pub fn set_times(fd: impl AsFd, stamp: Stamp) -> Result<()> {
+    let time = TimeSpec::new(stamp.seconds, i64::from(stamp.nanoseconds));
+    nix::sys::stat::futimens(&fd, &time, &time)
+        .call(|| format!("futimens({}, {})", FdName::of(&fd), stamp.seconds))
+}
+
+/// Sets the times of last access and modification of `name` (a symbolic link itself).
+///
+/// # Errors
+/// As [`set_times`].
+pub fn set_times_at(dir: impl AsFd, name: &OsStr, stamp: Stamp) -> Result<()> {
+    let name = component("utimensat", &dir, name)?;
+    let time = TimeSpec::new(stamp.seconds, i64::from(stamp.nanoseconds));
+    nix::sys::stat::utimensat(&dir, name, &time, &time, UtimensatFlags::NoFollowSymlink).call(
+        || {
+            format!(
+                "utimensat({}, {}, AT_SYMLINK_NOFOLLOW)",
+                at(&dir, name),
+                stamp.seconds
+            )
+        },
+    )
+}
+
+/// Sets an extended attribute of a file open for reading or writing.
+///
+/// # Errors
+/// `EOPNOTSUPP` where the file system has none of this kind, `EPERM`, `ENOSPC`, `E2BIG`.
+pub fn set_xattr(fd: impl AsFd, key: &CStr, value: &[u8]) -> Result<()> {
+    let raw = fd.as_fd().as_raw_fd();
+    // SAFETY: `key` is NUL-terminated, `value` is readable for its length, `fd` is open for the whole call.
+    let ret = unsafe { libc::fsetxattr(raw, key.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    check(i64::from(ret), || {
+        format!(
+            "fsetxattr({}, {key:?}, {} bytes)",
+            FdName::of(&fd),
+            value.len()
+        )
+    })
+    .map(drop)
+}
+
+/// Sets an extended attribute of `name` (a symbolic link itself).
+///
+/// # Errors
+/// As [`set_xattr`].
+pub fn set_xattr_at(dir: impl AsFd, name: &OsStr, key: &CStr, value: &[u8]) -> Result<()> {
+    let text = || {
+        format!(
+            "lsetxattr({}, {key:?}, {} bytes)",
+            at(&dir, name),
+            value.len()
+        )
+    };
+    let path = self_fd(&dir, Some(component("lsetxattr", &dir, name)?));
+    // SAFETY: `path` and `key` are NUL-terminated, `value` is readable for its length; nothing is kept.
+    let ret = unsafe {
+        libc::lsetxattr(
+            path.as_ptr(),
+            key.as_ptr(),
+            value.as_ptr().cast(),
+            value.len(),
+            0,
+        )
+    };
+    check(i64::from(ret), text).map(drop)
+}
+
+/// An extended attribute of `name` (a symbolic link itself), or `None` where it has no such one.
+///
+/// # Errors
+/// `EPERM`, `ENOENT`, ….
+pub fn get_xattr_at(dir: impl AsFd, name: &OsStr, key: &CStr) -> Result<Option<Vec<u8>>> {
+    let path = self_fd(&dir, Some(component("lgetxattr", &dir, name)?));
+    let mut value = vec![0_u8; 65536];
+    // SAFETY: `path` and `key` are NUL-terminated, `value` is writable for its length; nothing is kept.
+    let ret = unsafe {
+        libc::lgetxattr(
+            path.as_ptr(),
+            key.as_ptr(),
+            value.as_mut_ptr().cast(),
+            value.len(),
+        )
+    };
+    if ret < 0 && matches!(Errno::last(), Errno::ENODATA | Errno::EOPNOTSUPP) {
+        return Ok(None);
+    }
+    let text = || format!("lgetxattr({}, {key:?})", at(&dir, name));
+    let size = check(i64::try_from(ret).unwrap_or(-1), text)?;
+    value.truncate(usize::try_from(size).unwrap_or(0));
+    Ok(Some(value))
+}
+
+/// The names of all extended attributes of `name` (a symbolic link itself).
+///
+/// # Errors
+/// `ENOENT`, ….
+pub fn list_xattr_at(dir: impl AsFd, name: &OsStr) -> Result<Vec<CString>> {
+    let path = self_fd(&dir, Some(component("llistxattr", &dir, name)?));
+    let mut names = vec![0_u8; 65536];
+    // SAFETY: `path` is NUL-terminated and `names` writable for its length; nothing is kept.
+    let ret = unsafe { libc::llistxattr(path.as_ptr(), names.as_mut_ptr().cast(), names.len()) };
+    if ret < 0 && Errno::last() == Errno::EOPNOTSUPP {
+        return Ok(vec![]);
+    }
+    let text = || format!("llistxattr({})", at(&dir, name));
+    let size = check(i64::try_from(ret).unwrap_or(-1), text)?;
+    names.truncate(usize::try_from(size).unwrap_or(0));
+    let names = names
+        .split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty());
+    // A split at every NUL leaves none behind.
+    Ok(names.filter_map(|name| CString::new(name).ok()).collect())
+}
+
+/// The path of an open file, or of `name` in an open directory, for the calls that take no descriptor.
+/// The kernel resolves it to that very file: it is a magic link, and `name` is a single component.
+fn self_fd(fd: impl AsFd, name: Option<&OsStr>) -> CString {
+    let mut path = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()).into_bytes();
+    if let Some(name) = name {
+        path.push(b'/');
+        path.extend_from_slice(name.as_bytes());
+    }
+    path.retain(|byte| *byte != 0);
+    // No NUL is left in it.
+    CString::new(path).unwrap_or_default()
+}
+
+/// Writes everything that is still only in memory of the file system that `fd` is on to its disk.
+///
+/// # Errors
+/// `EIO`, `ENOSPC` where delayed allocation found the disk full.
+pub fn syncfs(fd: impl AsFd) -> Result<()> {
+    nix::unistd::syncfs(&fd).call(|| format!("syncfs({})", FdName::of(&fd)))
+}
+
+/// Writes an open file or directory to its disk.
+///
+/// # Errors
+/// `EIO`, `ENOSPC`.
+pub fn fsync(fd: impl AsFd) -> Result<()> {
+    nix::unistd::fsync(&fd).call(|| format!("fsync({})", FdName::of(&fd)))
+}
+
+/// Reserves the blocks of a file up to `length` bytes and makes it at least that long, so that writing there cannot
+/// meet a full disk.
+///
+/// # Errors
+/// `ENOSPC`; `EOPNOTSUPP` where the file system cannot reserve.
+pub fn reserve(fd: impl AsFd, length: u64) -> Result<()> {
+    let text = || format!("fallocate({}, 0, 0, {length})", FdName::of(&fd));
+    let Ok(signed) = i64::try_from(length) else {
+        return Err(Error::new(Errno::EFBIG, text()));
+    };
+    nix::fcntl::fallocate(&fd, FallocateFlags::empty(), 0, signed).call(text)
+}
+
+/// Space and inodes of the file system that `fd` is on.
+///
+/// # Errors
+/// `EIO`, ….
+pub fn space(fd: impl AsFd) -> Result<Space> {
+    let found =
+        nix::sys::statvfs::fstatvfs(&fd).call(|| format!("fstatfs({})", FdName::of(&fd)))?;
+    let block = found.fragment_size();
+    Ok(Space {
+        bytes: found.blocks().saturating_mul(block),
+        bytes_free: found.blocks_available().saturating_mul(block),
+        inodes: found.files(),
+        inodes_free: found.files_available(),
+    })
+}
+
+#[cfg(test)]
+mod tests;
