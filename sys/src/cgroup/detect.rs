@@ -88,8 +88,9 @@ impl Hierarchies {
     /// # Errors
     /// [`Error::NotMounted`] without any cgroup filesystem, and what /proc refuses to show.
     pub fn detect() -> Result<Self> {
-        let mountinfo = file::read(Path::new("/proc/self"), "mountinfo")?;
-        let own = file::read(Path::new("/proc/self"), "cgroup")?;
+        // A thread may have a mount namespace of its own, which /proc/self does not show.
+        let mountinfo = file::read(Path::new("/proc/thread-self"), "mountinfo")?;
+        let own = file::read(Path::new("/proc/thread-self"), "cgroup")?;
         Self::from_text(&mountinfo, &own, &probe)
     }
 

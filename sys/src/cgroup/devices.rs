@@ -56,6 +56,12 @@ impl DeviceAccess {
         }
     }
 
+    /// The access with these bits.
+    #[cfg(test)]
+    pub(super) fn from_bits(bits: u8) -> Self {
+        Self(bits)
+    }
+
     /// The bits as BPF_DEVCG_ACC_* has them.
     pub(super) fn bits(self) -> u8 {
         self.0

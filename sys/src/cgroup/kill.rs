@@ -199,9 +199,12 @@ impl Cgroup {
     /// As [`Cgroup::remove`].
     pub fn remove_within(&self, patience: Duration) -> Result<()> {
         let deadline = Instant::now() + patience;
-        self.nodes
-            .iter()
-            .fold(Ok(()), |first, node| first.and(remove_node(node, deadline)))
+        let mut result = Ok(());
+        for node in &self.nodes {
+            let removed = remove_node(node, deadline);
+            result = result.and(removed);
+        }
+        result
     }
 }
 

@@ -1,0 +1,271 @@
+//! Limits, as the kernel shows them and as it enforces them.
+
+use super::*;
+
+#[test]
+fn limits_on_v1_are_what_the_kernel_shows() {
+    let Some(fixture) = Fixture::with_v1("memory") else {
+        return;
+    };
+    let resources = Resources {
+        memory: Memory {
+            limit: Some(64 << 20),
+            reservation: Some(32 << 20),
+            ..Memory::default()
+        },
+        cpu: Cpu {
+            shares: Some(512),
+            quota: Some(20_000),
+            period: Some(50_000),
+            cpus: Some("0".into()),
+            ..Cpu::default()
+        },
+        pids_limit: Some(17),
+        ..Resources::default()
+    };
+    fixture.cgroup.apply(&resources).unwrap();
+    let shown = [
+        fixture.file("memory", "memory.limit_in_bytes"),
+        fixture.file("memory", "memory.soft_limit_in_bytes"),
+        fixture.file("cpu", "cpu.shares"),
+        fixture.file("cpu", "cpu.cfs_quota_us"),
+        fixture.file("cpu", "cpu.cfs_period_us"),
+        fixture.file("cpuset", "cpuset.cpus"),
+        fixture.file("pids", "pids.max"),
+    ];
+    assert_eq!(
+        shown,
+        ["67108864", "33554432", "512", "20000", "50000", "0", "17"]
+    );
+}
+
+#[test]
+fn memory_and_swap_limits_on_v1_can_grow_and_shrink_together() {
+    let Some(fixture) = Fixture::with_v1("memory") else {
+        return;
+    };
+    if !fixture
+        .cgroup
+        .controller("memory")
+        .unwrap()
+        .dir
+        .join("memory.memsw.limit_in_bytes")
+        .exists()
+    {
+        return skip("the kernel does not account swap").unwrap_or(());
+    }
+    for (limit, swap) in [(64, 128), (256, 512), (32, 32), (16, 64), (128, 128)] {
+        let memory = Memory {
+            limit: Some(limit << 20),
+            swap: Some(swap << 20),
+            ..Memory::default()
+        };
+        fixture
+            .cgroup
+            .apply(&Resources {
+                memory,
+                ..Resources::default()
+            })
+            .unwrap();
+        let shown = [
+            fixture.file("memory", "memory.limit_in_bytes"),
+            fixture.file("memory", "memory.memsw.limit_in_bytes"),
+        ];
+        assert_eq!(shown, [(limit << 20).to_string(), (swap << 20).to_string()]);
+    }
+    let memory = Memory {
+        limit: Some(-1),
+        ..Memory::default()
+    };
+    fixture
+        .cgroup
+        .apply(&Resources {
+            memory,
+            ..Resources::default()
+        })
+        .unwrap();
+    assert_eq!(
+        fixture.file("memory", "memory.memsw.limit_in_bytes"),
+        "9223372036854771712"
+    );
+}
+
+#[test]
+fn a_swap_limit_below_the_memory_limit_is_explained_and_leaves_the_cgroup_as_it_was() {
+    let Some(fixture) = Fixture::with_v1("memory") else {
+        return;
+    };
+    let memory = Memory {
+        limit: Some(64 << 20),
+        swap: Some(32 << 20),
+        ..Memory::default()
+    };
+    let error = fixture
+        .cgroup
+        .apply(&Resources {
+            memory,
+            ..Resources::default()
+        })
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("below the memory limit"),
+        "{error}"
+    );
+}
+
+#[test]
+fn quota_and_period_on_v1_can_be_updated_alone_and_against_the_old_other() {
+    let Some(fixture) = Fixture::with_v1("cpu") else {
+        return;
+    };
+    let apply = |quota, period| {
+        let cpu = Cpu {
+            quota,
+            period,
+            ..Cpu::default()
+        };
+        fixture
+            .cgroup
+            .apply(&Resources {
+                cpu,
+                ..Resources::default()
+            })
+            .unwrap();
+        (
+            fixture.file("cpu", "cpu.cfs_quota_us"),
+            fixture.file("cpu", "cpu.cfs_period_us"),
+        )
+    };
+    assert_eq!(
+        apply(Some(50_000), Some(100_000)),
+        ("50000".into(), "100000".into())
+    );
+    assert_eq!(apply(Some(20_000), None), ("20000".into(), "100000".into()));
+    assert_eq!(
+        apply(None, Some(200_000)),
+        ("20000".into(), "200000".into())
+    );
+    assert_eq!(apply(Some(-1), None), ("-1".into(), "200000".into()));
+}
+
+#[test]
+fn shares_outside_the_kernels_range_are_an_error_and_not_clamped_silently() {
+    let Some(fixture) = Fixture::with_v1("cpu") else {
+        return;
+    };
+    let cpu = Cpu {
+        shares: Some(1 << 30),
+        ..Cpu::default()
+    };
+    let error = fixture
+        .cgroup
+        .apply(&Resources {
+            cpu,
+            ..Resources::default()
+        })
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "cpu.shares 1073741824: the most that the kernel allows is 262144"
+    );
+}
+
+#[test]
+fn a_pids_limit_that_is_negative_is_no_limit_and_zero_is_one() {
+    let Some(fixture) = Fixture::with_v1("pids") else {
+        return;
+    };
+    for (limit, shown) in [(5, "5"), (-1, "max"), (0, "0")] {
+        fixture
+            .cgroup
+            .apply(&Resources {
+                pids_limit: Some(limit),
+                ..Resources::default()
+            })
+            .unwrap();
+        assert_eq!(fixture.file("pids", "pids.max"), shown);
+    }
+}
+
+#[test]
+fn unified_files_on_a_host_with_v1_are_an_error() {
+    let Some(fixture) = Fixture::with_v1("memory") else {
+        return;
+    };
+    let unified = vec![("memory.high".to_owned(), "1".to_owned())];
+    let error = fixture
+        .cgroup
+        .apply(&Resources {
+            unified,
+            ..Resources::default()
+        })
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "unified \"memory.high\": this host has cgroup v1"
+    );
+}
+
+#[test]
+fn an_oom_kill_is_counted_also_in_a_child_cgroup() {
+    let Some(fixture) = Fixture::with_v1("memory") else {
+        return;
+    };
+    let memory = Memory {
+        limit: Some(4 << 20),
+        ..Memory::default()
+    };
+    fixture
+        .cgroup
+        .apply(&Resources {
+            memory,
+            ..Resources::default()
+        })
+        .unwrap();
+    let child = fixture.child();
+    // The shell waits for its stdin until it is inside, and then keeps 32 MiB.
+    let mut shell = Command::new("sh")
+        .args(["-c", "read go; head -c 33554432 /dev/zero | tail"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    child
+        .add_process(i32::try_from(shell.id()).unwrap())
+        .unwrap();
+    drop(shell.stdin.take());
+    let status = shell.wait().unwrap();
+    assert!(!status.success());
+    assert!(fixture.cgroup.oom_kills().unwrap() >= 1);
+    assert_eq!(child.oom_kills(), fixture.cgroup.oom_kills());
+}
+
+#[test]
+fn a_limit_on_a_unified_host_without_the_controller_names_the_controller() {
+    on_unified_host(|| {
+        let Some(fixture) = Fixture::new() else {
+            return;
+        };
+        if fixture.cgroup.controller("memory").is_some() {
+            return skip("this unified host has a memory controller").unwrap_or(());
+        }
+        let memory = Memory {
+            limit: Some(1 << 30),
+            ..Memory::default()
+        };
+        let error = fixture
+            .cgroup
+            .apply(&Resources {
+                memory,
+                ..Resources::default()
+            })
+            .unwrap_err();
+        assert!(
+            error.to_string().starts_with(
+                "the memory controller is not available to \"/sys/fs/cgroup/davit-test"
+            ),
+            "{error}"
+        );
+    });
+}
