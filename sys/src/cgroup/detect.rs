@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
 
 use super::{Error, Result, file};
+use crate::mountinfo::{self, Mount};
 
 /// Where every distribution mounts its cgroups.
 const USUAL_MOUNT: &str = "/sys/fs/cgroup";
@@ -120,35 +121,34 @@ impl Hierarchies {
         names
     }
 
-    /// The same from texts, with `probe` in place of the filesystem.
+    /// The same from the texts of /proc, with `probe` in place of the filesystem.
     fn from_text(mountinfo: &str, own: &str, probe: &dyn Fn(&Path) -> Probed) -> Result<Self> {
+        let mounts = mountinfo::parse(mountinfo.as_bytes());
         if let Probed::V2(controllers) = probe(Path::new(USUAL_MOUNT)) {
             // Whatever v1 mounts exist are elsewhere or hidden: this is what every tool calls a unified host.
-            let root = Mounted::all(mountinfo)
-                .filter(|m| m.point == Path::new(USUAL_MOUNT))
-                .last()
-                .map_or("/".into(), |m| m.root);
-            let mount = PathBuf::from(USUAL_MOUNT);
-            let own = own_path(own, |id, _| id == "0");
-            let only = Hierarchy {
-                version: Version::V2,
-                mount,
-                root,
+            let top = mounts
+                .into_iter()
+                .rfind(|m| m.fs_type == "cgroup2" && m.mount_point == Path::new(USUAL_MOUNT));
+            let list = vec![v2_hierarchy(
+                top.ok_or(Error::NotMounted)?,
                 controllers,
                 own,
-            };
+            )];
             return Ok(Self {
                 mode: Mode::V2,
-                list: vec![only],
+                list,
             });
         }
         let mut v1: Vec<Hierarchy> = Vec::new();
         let mut v2: Vec<Hierarchy> = Vec::new();
-        for mounted in Mounted::all(mountinfo) {
-            match (probe(&mounted.point), mounted.version) {
-                (Probed::V1, Version::V1) => v1.extend(mounted.into_v1(own)),
-                (Probed::V2(controllers), Version::V2) => {
-                    v2.push(mounted.into_v2(controllers, own))
+        for mount in mounts {
+            if !matches!(mount.fs_type.as_str(), "cgroup" | "cgroup2") {
+                continue;
+            }
+            match (mount.fs_type.as_str(), probe(&mount.mount_point)) {
+                ("cgroup", Probed::V1) => v1.extend(v1_hierarchy(mount, own)),
+                ("cgroup2", Probed::V2(controllers)) => {
+                    v2.push(v2_hierarchy(mount, controllers, own))
                 }
                 // Another filesystem covers this mount.
                 _ => {}
@@ -215,65 +215,32 @@ fn probe(path: &Path) -> Probed {
     }
 }
 
-/// A cgroup line of mountinfo.
-struct Mounted {
-    version: Version,
-    root: PathBuf,
-    point: PathBuf,
-    options: String,
+/// A v1 hierarchy, unless the mount names neither a controller nor itself.
+fn v1_hierarchy(mount: Mount, own: &str) -> Option<Hierarchy> {
+    let controllers: Vec<String> = mount
+        .super_options
+        .into_iter()
+        .filter(|o| names_controller(o))
+        .collect();
+    let first = controllers.first()?.clone();
+    let own = own_path(own, |_, names| names.split(',').any(|name| name == first));
+    Some(Hierarchy {
+        version: Version::V1,
+        mount: mount.mount_point,
+        root: mount.root,
+        controllers,
+        own,
+    })
 }
 
-impl Mounted {
-    fn all(mountinfo: &str) -> impl Iterator<Item = Self> {
-        mountinfo.lines().filter_map(Self::parse)
-    }
-
-    fn parse(line: &str) -> Option<Self> {
-        let (mount, filesystem) = line.split_once(" - ")?;
-        let mut mount = mount.split(' ').skip(3);
-        let (root, point) = (unescape(mount.next()?), unescape(mount.next()?));
-        let mut filesystem = filesystem.split(' ');
-        let version = match filesystem.next()? {
-            "cgroup" => Version::V1,
-            "cgroup2" => Version::V2,
-            _ => return None,
-        };
-        Some(Self {
-            version,
-            root,
-            point,
-            options: filesystem.nth(1).unwrap_or_default().to_owned(),
-        })
-    }
-
-    /// A v1 hierarchy, unless the mount names neither a controller nor itself.
-    fn into_v1(self, own: &str) -> Option<Hierarchy> {
-        let controllers: Vec<String> = self
-            .options
-            .split(',')
-            .filter(|o| names_controller(o))
-            .map(str::to_owned)
-            .collect();
-        let first = controllers.first()?.clone();
-        let own = own_path(own, |_, names| names.split(',').any(|name| name == first));
-        Some(Hierarchy {
-            version: Version::V1,
-            mount: self.point,
-            root: self.root,
-            controllers,
-            own,
-        })
-    }
-
-    fn into_v2(self, controllers: Vec<String>, own: &str) -> Hierarchy {
-        let own = own_path(own, |id, _| id == "0");
-        Hierarchy {
-            version: Version::V2,
-            mount: self.point,
-            root: self.root,
-            controllers,
-            own,
-        }
+fn v2_hierarchy(mount: Mount, controllers: Vec<String>, own: &str) -> Hierarchy {
+    let own = own_path(own, |id, _| id == "0");
+    Hierarchy {
+        version: Version::V2,
+        mount: mount.mount_point,
+        root: mount.root,
+        controllers,
+        own,
     }
 }
 
@@ -305,20 +272,6 @@ pub(super) fn own_path(text: &str, wanted: impl Fn(&str, &str) -> bool) -> PathB
         wanted(id, names).then(|| PathBuf::from(path))
     });
     line.unwrap_or_else(|| PathBuf::from("/"))
-}
-
-/// Undoes mountinfo's octal escapes.
-fn unescape(field: &str) -> PathBuf {
-    const ESCAPES: [(&str, &str); 4] = [
-        ("\\040", " "),
-        ("\\011", "\t"),
-        ("\\012", "\n"),
-        ("\\134", "\\"),
-    ];
-    ESCAPES
-        .iter()
-        .fold(field.to_owned(), |text, (from, to)| text.replace(from, to))
-        .into()
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! Nothing here sleeps blindly: v2 tells by `cgroup.events` when a cgroup froze or emptied, and v1, which cannot tell,
 //! is asked again after 1 to 10 ms, up to a deadline.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -18,9 +19,11 @@ use super::{Cgroup, Error, Result, Version, file};
 
 /// How long a cgroup may take to freeze; the kernel needs microseconds unless a task sits in uninterruptible I/O.
 const FREEZE_DEADLINE: Duration = Duration::from_secs(5);
+/// How long killing waits for that before it does without.
+const KILL_FREEZE_DEADLINE: Duration = Duration::from_millis(500);
 /// How long killed processes may take to be gone.
 const REMOVE_DEADLINE: Duration = Duration::from_secs(10);
-/// How often processes may be listed and killed without the help of a freezer.
+/// How many lists of processes may show a new one while we kill.
 const KILL_ROUNDS: usize = 200;
 
 impl Cgroup {
@@ -45,9 +48,13 @@ impl Cgroup {
     /// # Errors
     /// A host without a freezer, a cgroup that is gone, or one that did not freeze in 5 s, which is then thawed again.
     pub fn freeze(&self) -> Result<()> {
-        self.set_frozen(true).inspect_err(|_| {
+        self.freeze_within(FREEZE_DEADLINE)
+    }
+
+    fn freeze_within(&self, patience: Duration) -> Result<()> {
+        self.set_frozen(true, patience).inspect_err(|_| {
             // A cgroup frozen in part must not stay so; the error that matters is the first.
-            self.set_frozen(false).ok();
+            self.set_frozen(false, patience).ok();
         })
     }
 
@@ -56,7 +63,7 @@ impl Cgroup {
     /// # Errors
     /// As [`Cgroup::freeze`].
     pub fn thaw(&self) -> Result<()> {
-        self.set_frozen(false)
+        self.set_frozen(false, FREEZE_DEADLINE)
     }
 
     /// Whether the cgroup is frozen, or about to be. A cgroup that is gone is not.
@@ -83,8 +90,8 @@ impl Cgroup {
             })
     }
 
-    fn set_frozen(&self, frozen: bool) -> Result<()> {
-        let deadline = Instant::now() + FREEZE_DEADLINE;
+    fn set_frozen(&self, frozen: bool, patience: Duration) -> Result<()> {
+        let deadline = Instant::now() + patience;
         let done = match self.freezer()? {
             (Version::V1, dir) => set_frozen_v1(dir, frozen, deadline)?,
             (Version::V2, dir) => {
@@ -110,35 +117,57 @@ impl Cgroup {
     /// # Errors
     /// A list that cannot be read, a process that may not be killed, or processes that multiply faster than we kill.
     pub fn kill_all(&self) -> Result<()> {
-        if let Some(node) = self.v2() {
-            match file::write(&node.dir, "cgroup.kill", "1") {
-                // Linux 5.14 has it. On v2 it is all there is to do; beside v1 it gets nearly everything at once.
-                Ok(()) if self.v1_nodes().next().is_none() => return Ok(()),
-                Err(error)
-                    if !error.is(Errno::ENOENT)
-                        && !error.is(Errno::ENODEV)
-                        && !error.is(Errno::EOPNOTSUPP) =>
-                {
-                    return Err(error);
-                }
-                _ => {}
-            }
+        let at_once = self.kill_at_once()?;
+        if at_once && self.v1_nodes().next().is_none() {
+            return Ok(());
         }
-        self.kill_by_list()
+        // Beside v1 nearly all are dead now; only those that left the v2 cgroup alone are still to be found.
+        self.kill_by_list(!at_once)
     }
 
-    /// Freeze, kill what is listed, thaw: a frozen process cannot fork, so one list holds them all.
-    fn kill_by_list(&self) -> Result<()> {
-        for _ in 0..KILL_ROUNDS {
-            if self.processes()?.is_empty() {
-                return self.thaw_tree();
+    /// `cgroup.kill` (Linux 5.14) reaches every process of the v2 cgroup, frozen and forking ones, too; whether it is there.
+    fn kill_at_once(&self) -> Result<bool> {
+        let Some(node) = self.v2() else {
+            return Ok(false);
+        };
+        match file::write(&node.dir, "cgroup.kill", "1") {
+            Ok(()) => Ok(true),
+            // An older kernel, a cgroup that is gone, or a threaded one.
+            Err(error)
+                if matches!(
+                    error.errno(),
+                    Some(Errno::ENOENT | Errno::ENODEV | Errno::EOPNOTSUPP)
+                ) =>
+            {
+                Ok(false)
             }
-            let frozen = self.freeze().is_ok();
-            let killed = self.kill_listed();
-            // Also after a failure: processes must never stay frozen behind our back. v1 lets a frozen one die only thawed.
-            self.thaw_tree()?;
-            killed?;
-            if frozen {
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Kills what is listed until a list shows nobody new. A killed process forks no more, so the lists end; freezing
+    /// first makes one list enough.
+    fn kill_by_list(&self, freeze: bool) -> Result<()> {
+        if freeze && !self.processes()?.is_empty() {
+            // Only a help: without a freezer, or with a task that does not freeze, the lists do it alone.
+            self.freeze_within(KILL_FREEZE_DEADLINE).ok();
+        }
+        let killed = self.kill_new_ones();
+        // Also after a failure: processes must never stay frozen behind our back. v1 lets a frozen one die only thawed.
+        self.thaw_tree()?;
+        killed
+    }
+
+    fn kill_new_ones(&self) -> Result<()> {
+        let mut killed = BTreeSet::new();
+        for _ in 0..KILL_ROUNDS {
+            let before = killed.len();
+            for pid in self.processes()? {
+                if killed.insert(pid) {
+                    kill_one(pid)?;
+                }
+            }
+            if killed.len() == before {
                 return Ok(());
             }
         }
@@ -147,22 +176,6 @@ impl Cgroup {
             dir: self.nodes[0].dir.clone(),
             processes: self.processes()?,
         })
-    }
-
-    fn kill_listed(&self) -> Result<()> {
-        for pid in self.processes()? {
-            match kill(Pid::from_raw(pid), Signal::SIGKILL) {
-                Ok(()) | Err(Errno::ESRCH) => {}
-                Err(errno) => {
-                    return Err(Error::Call {
-                        call: format!("kill({pid}, SIGKILL)"),
-                        errno,
-                        hint: None,
-                    });
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Thaws this cgroup and those below it, which may have been frozen by themselves.
@@ -205,6 +218,17 @@ impl Cgroup {
             result = result.and(removed);
         }
         result
+    }
+}
+
+fn kill_one(pid: i32) -> Result<()> {
+    match kill(Pid::from_raw(pid), Signal::SIGKILL) {
+        Ok(()) | Err(Errno::ESRCH) => Ok(()),
+        Err(errno) => Err(Error::Call {
+            call: format!("kill({pid}, SIGKILL)"),
+            errno,
+            hint: None,
+        }),
     }
 }
 

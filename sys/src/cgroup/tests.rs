@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::*;
 
 mod device_rules;
+mod joining;
 mod limits;
 
 /// A cgroup that is killed and removed with the test.

@@ -269,3 +269,48 @@ fn a_limit_on_a_unified_host_without_the_controller_names_the_controller() {
         );
     });
 }
+
+#[test]
+fn a_memory_limit_below_the_usage_on_v1_says_what_is_used() {
+    let Some(fixture) = Fixture::with_v1("memory") else {
+        return;
+    };
+    // tail keeps 16 MiB until its input ends, which is when the test drops the shell's.
+    let script = "read go; { head -c 16777216 /dev/zero; echo filled >&2; read end; } | tail -c 16777216 >/dev/null";
+    let mut shell = Command::new("sh");
+    let shell = shell
+        .args(["-c", script])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut shell = Sleeper(shell.spawn().unwrap());
+    fixture.cgroup.add_process(shell.pid()).unwrap();
+    let mut input = shell.0.stdin.take().unwrap();
+    std::io::Write::write_all(&mut input, b"go\n").unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(
+        &mut std::io::BufReader::new(shell.0.stderr.take().unwrap()),
+        &mut line,
+    )
+    .unwrap();
+    assert_eq!(line, "filled\n");
+
+    let memory = Memory {
+        limit: Some(1 << 20),
+        ..Memory::default()
+    };
+    let error = fixture
+        .cgroup
+        .apply(&Resources {
+            memory,
+            ..Resources::default()
+        })
+        .unwrap_err();
+
+    let text = error.to_string();
+    assert!(text.contains("memory.limit_in_bytes\", \"1048576\"): device or resource busy (EBUSY); hint: the cgroup uses"), "{text}");
+    assert!(
+        matches!(error.hint(), Some(Hint::LimitBelowUsage { usage }) if *usage > 8 << 20),
+        "{text}"
+    );
+    drop(input);
+}
