@@ -66,9 +66,7 @@ fn two_pods_reach_each_other_and_the_host_and_answer_it_on_their_port() {
         // From pod to pod.
         let url = format!("http://{red_ip}:8080/");
         assert_eq!(
-            crictl.ok(&[
-                "exec", "-s", &client, "wget", "-q", "-O", "-", &url
-            ]),
+            crictl.ok(&["exec", "-s", &client, "wget", "-q", "-O", "-", &url]),
             "red"
         );
         // From a pod to a server of the host, by the gateway's address.
@@ -85,9 +83,7 @@ fn two_pods_reach_each_other_and_the_host_and_answer_it_on_their_port() {
         });
         let url = format!("http://{}.1:{port}/", server.subnet_prefix());
         assert_eq!(
-            crictl.ok(&[
-                "exec", "-s", &client, "wget", "-q", "-O", "-", &url
-            ]),
+            crictl.ok(&["exec", "-s", &client, "wget", "-q", "-O", "-", &url]),
             "host"
         );
         assert_eq!(
