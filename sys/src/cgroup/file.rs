@@ -34,7 +34,8 @@ pub(super) fn write_open(mut file: &File, value: &str) -> std::result::Result<()
 pub(super) fn read(dir: &Path, name: &str) -> Result<String> {
     let path = dir.join(name);
     let mut file = File::open(&path).map_err(|e| Error::call("open", &path, errno(&e)))?;
-    let mut text = String::new();
+    // One page holds nearly all of these files, so that one read and the one that finds the end are enough.
+    let mut text = String::with_capacity(4096);
     file.read_to_string(&mut text)
         .map_err(|e| Error::call("read", &path, errno(&e)))?;
     text.truncate(text.trim_end().len());
