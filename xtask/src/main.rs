@@ -52,7 +52,7 @@ enum Command {
     },
     /// Run every check, unit test and integration suite (needs root)
     Test {
-        /// Also run the tests that are marked #[ignore] because they take minutes
+        /// Also run the tests that are set aside (`ignore`) because they take minutes
         #[arg(long)]
         all: bool,
         /// Do not run `check` first

@@ -1,0 +1,289 @@
+//! What `down` removes by hand, after the daemon has ended: usually the network of the node and empty directories,
+//! after a crash everything that the kernel still holds. Every step runs, whatever became of the one before.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use sys::cgroup::{Cgroup, CgroupPath, Hierarchies};
+use sys::mountinfo;
+
+use crate::daemon::Settings;
+use crate::node::Node;
+
+/// How long killed processes may take to be gone.
+const PATIENCE: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(20);
+/// The name of the built-in network, under which CNI keeps its addresses.
+const NETWORK: &str = "davit";
+
+/// The sweep of one node.
+pub(crate) struct Sweep<'a> {
+    node: &'a Node,
+    settings: &'a Settings,
+    purge: bool,
+    left: Vec<String>,
+}
+
+impl<'a> Sweep<'a> {
+    pub(crate) fn new(node: &'a Node, settings: &'a Settings, purge: bool) -> Sweep<'a> {
+        Sweep {
+            node,
+            settings,
+            purge,
+            left: Vec::new(),
+        }
+    }
+
+    /// Runs every step and returns what is left, one sentence each.
+    pub(crate) async fn run(mut self) -> Vec<String> {
+        self.shims().await;
+        self.cgroups();
+        // Mounts hold namespaces and layers: after the processes, before the directories.
+        self.mounts();
+        self.network();
+        self.directories();
+        self.left
+    }
+
+    fn remember<T, E: std::fmt::Display>(
+        &mut self,
+        what: impl std::fmt::Display,
+        outcome: Result<T, E>,
+    ) {
+        if let Err(error) = outcome {
+            self.left.push(format!("{what}: {error}"));
+        }
+    }
+
+    /// Shims of pods that the daemon could not remove: each says its id and start time in its pod's directory.
+    async fn shims(&mut self) {
+        for pod in children(&self.node.run_dir.join("pods")) {
+            let Some((pid, started)) = fs::read_to_string(pod.join("shim.pid"))
+                .ok()
+                .and_then(|text| identity(&text))
+            else {
+                continue;
+            };
+            let is_same = || {
+                sys::process::stat(pid)
+                    .is_ok_and(|stat| stat.start_time == started && !stat.is_dead())
+            };
+            if !is_same() {
+                continue;
+            }
+            let killed = sys::process::kill(pid, Signal::SIGKILL);
+            self.remember(format!("shim process {pid} of {}", pod.display()), killed);
+            let gone = poll(|| !is_same()).await;
+            if !gone {
+                self.left.push(format!(
+                    "shim process {pid} of {}: it does not end",
+                    pod.display()
+                ));
+            }
+        }
+    }
+
+    /// Kills and removes what is in the node's cgroups.
+    fn cgroups(&mut self) {
+        let root = self.settings.cgroup_root.clone();
+        let outcome = (|| {
+            let cgroup = Cgroup::new(&Hierarchies::detect()?, &CgroupPath::new(&root)?);
+            if cgroup.exists() {
+                cgroup.kill_all()?;
+                cgroup.remove()?;
+            }
+            Ok::<(), sys::cgroup::Error>(())
+        })();
+        self.remember(format!("cgroup {root}"), outcome);
+    }
+
+    /// Unmounts what lies below the node's directories, the innermost first; and the tmpfs at the run directory itself.
+    fn mounts(&mut self) {
+        let table = match mountinfo::own() {
+            Ok(table) => table,
+            Err(error) => return self.left.push(format!("mounts: {error}")),
+        };
+        // At the run directory itself only the tmpfs that the daemon mounts where there is none.
+        let ours = |mount: &mountinfo::Mount| {
+            let path = &mount.mount_point;
+            let below = |dir: &PathBuf| path.starts_with(dir) && path != dir;
+            (*path == self.node.run_dir && mount.fs_type == "tmpfs")
+                || below(&self.node.run_dir)
+                || below(&self.node.state_dir)
+        };
+        let targets: Vec<PathBuf> = table
+            .iter()
+            .rev()
+            .filter(|mount| ours(mount))
+            .map(|mount| mount.mount_point.clone())
+            .collect();
+        for target in targets {
+            let outcome = sys::mount::unmount_detach(&target);
+            self.remember(format!("mount at {}", target.display()), outcome);
+        }
+    }
+
+    /// The bridge, its masquerading and its addresses, once no port of it is left: they belong to the built-in network.
+    fn network(&mut self) {
+        let bridge = self.settings.bridge.clone();
+        let ports = children(&Path::new("/sys/class/net").join(&bridge).join("brif"));
+        if !ports.is_empty() {
+            let names: Vec<String> = ports
+                .iter()
+                .filter_map(|p| p.file_name())
+                .map(|n| n.to_string_lossy().into_owned())
+                .collect();
+            self.left.push(format!(
+                "bridge {bridge}: somebody's links are on it: {}",
+                names.join(", ")
+            ));
+            return;
+        }
+        let outcome = remove_link(&bridge);
+        self.remember(format!("bridge {bridge}"), outcome);
+        let outcome = remove_tables(&bridge);
+        self.remember(format!("nftables rules of bridge {bridge}"), outcome);
+        let cni = &self.settings.cni_cache_dir;
+        let addresses = cni.join("networks").join(NETWORK);
+        if !children(&addresses).iter().any(|file| is_reservation(file)) {
+            self.remember(addresses.display(), remove_tree(&addresses));
+        }
+        for empty in [cni.join("networks"), cni.join("results"), cni.clone()] {
+            // Not empty: another network's, and it stays.
+            fs::remove_dir(empty).ok();
+        }
+    }
+
+    /// The run directory, and of the state what belongs to pods; all of it when purging.
+    fn directories(&mut self) {
+        let node = self.node;
+        self.remember(node.run_dir.display(), remove_tree(&node.run_dir));
+        if self.purge {
+            self.remember(node.state_dir.display(), remove_tree(&node.state_dir));
+            for log in [node.log.clone(), node.log.with_extension("log.1")] {
+                self.remember(log.display(), absent_is_fine(fs::remove_file(&log)));
+            }
+            if let Some(dir) = node.log.parent().filter(|dir| dir.ends_with("davit")) {
+                fs::remove_dir(dir).ok();
+            }
+        } else {
+            for dir in ["pods", "ingest"].map(|name| node.state_dir.join(name)) {
+                for child in children(&dir) {
+                    self.remember(child.display(), remove_tree(&child));
+                }
+            }
+        }
+    }
+}
+
+/// `pid starttime`, as a shim writes it.
+fn identity(text: &str) -> Option<(Pid, u64)> {
+    let mut words = text.split_whitespace();
+    Some((
+        Pid::from_raw(words.next()?.parse().ok().filter(|pid| *pid > 1)?),
+        words.next()?.parse().ok()?,
+    ))
+}
+
+/// host-local keeps one file per address, and beside them its lock and its last address.
+fn is_reservation(file: &Path) -> bool {
+    file.file_name()
+        .is_some_and(|name| name.to_string_lossy().parse::<std::net::IpAddr>().is_ok())
+}
+
+fn children(dir: &Path) -> Vec<PathBuf> {
+    fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .collect()
+}
+
+fn absent_is_fine(outcome: std::io::Result<()>) -> std::io::Result<()> {
+    match outcome {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Removes a directory and what is in it, but never goes through a mount: what an unmount missed is somebody's data.
+fn remove_tree(dir: &Path) -> std::io::Result<()> {
+    let device = |path: &Path| fs::symlink_metadata(path).map(|m| m.dev());
+    let Ok(own) = device(dir) else { return Ok(()) };
+    for child in children(dir) {
+        if fs::symlink_metadata(&child)?.is_dir() {
+            if device(&child)? != own || sys::mount::is_mount_point(&child).unwrap_or(false) {
+                return Err(std::io::Error::other(format!(
+                    "{} is still a mount",
+                    child.display()
+                )));
+            }
+            remove_tree(&child)?;
+        } else {
+            absent_is_fine(fs::remove_file(&child))?;
+        }
+    }
+    absent_is_fine(fs::remove_dir(dir))
+}
+
+/// A link that is not there needs no removing.
+fn remove_link(name: &str) -> netlink::Result<()> {
+    let mut rtnl = netlink::Rtnl::open()?;
+    match rtnl.link_by_name(name)? {
+        Some(link) => rtnl.delete_link(&link),
+        None => Ok(()),
+    }
+}
+
+fn remove_tables(_bridge: &str) -> netlink::Result<()> {
+    Ok(())
+}
+
+async fn poll(done: impl Fn() -> bool) -> bool {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !done() {
+        if tokio::time::Instant::now() >= deadline {
+            return false;
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shim_is_known_by_its_id_and_start_time_and_init_is_never_meant() {
+        assert_eq!(identity("123 456\n"), Some((Pid::from_raw(123), 456)));
+        for text in ["", "123", "x 1", "1 456", "-1 456", "0 456"] {
+            assert_eq!(identity(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn addresses_in_use_are_told_from_the_plugins_own_files() {
+        assert!(is_reservation(Path::new("/n/10.89.0.2")));
+        assert!(!is_reservation(Path::new("/n/last_reserved_ip.0")));
+        assert!(!is_reservation(Path::new("/n/lock")));
+    }
+
+    #[test]
+    fn a_tree_goes_whole_and_a_link_in_it_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tree, kept) = (dir.path().join("tree"), dir.path().join("kept"));
+        fs::create_dir_all(tree.join("a/b")).unwrap();
+        fs::write(&kept, "").unwrap();
+        std::os::unix::fs::symlink(&kept, tree.join("a/link")).unwrap();
+        remove_tree(&tree).unwrap();
+        assert!(!tree.exists() && kept.exists());
+        remove_tree(&tree).unwrap();
+    }
+}
