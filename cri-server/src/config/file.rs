@@ -1,0 +1,248 @@
+//! The configuration file: TOML, walked by hand so that every mistake is found in one go, each with its line.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use engine::Handler;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::Problem;
+
+/// What the file says.
+#[derive(Debug, Default)]
+pub(super) struct File {
+    pub(super) default_runtime: Option<DefaultRuntime>,
+    pub(super) runtimes: BTreeMap<String, Handler>,
+    pub(super) bridge: Option<String>,
+    pub(super) subnet: Option<String>,
+    pub(super) cgroup_root: Option<String>,
+}
+
+/// The name of the default runtime, and the line it stands on.
+#[derive(Debug)]
+pub(super) struct DefaultRuntime {
+    pub(super) name: String,
+    pub(super) line: usize,
+}
+
+/// Reads `text`; what is wrong goes to `problems`, what is right is returned all the same.
+pub(super) fn parse(path: &Path, text: &str, problems: &mut Vec<Problem>) -> File {
+    let mut reader = Reader {
+        path,
+        text,
+        problems,
+    };
+    let (table, errors) = DeTable::parse_recoverable(text);
+    for error in errors {
+        let at = error.span().map_or(0, |span| span.start);
+        reader.problem(at, error.message().to_owned());
+    }
+    let table = table.into_inner();
+    // After a syntax error the rest is a guess, and so would be what is said about it.
+    if reader.problems.is_empty() {
+        reader.file(&table)
+    } else {
+        File::default()
+    }
+}
+
+/// An address and a prefix length, such as `10.89.0.0/16`.
+pub(super) fn check_subnet(subnet: &str) -> Result<(), String> {
+    let parts = subnet.split_once('/').and_then(|(address, length)| {
+        Some((address.parse::<IpAddr>().ok()?, length.parse::<u8>().ok()?))
+    });
+    match parts {
+        Some((IpAddr::V4(_), 1..=30)) => Ok(()),
+        Some((IpAddr::V4(_), length)) => Err(format!(
+            "{subnet:?}: a prefix of {length} bits leaves no room for pods; use 1 to 30"
+        )),
+        Some((IpAddr::V6(_), _)) => Err(format!("{subnet:?}: the built-in network is IPv4 only")),
+        None => Err(format!(
+            "{subnet:?} is not an IPv4 subnet such as \"10.89.0.0/16\""
+        )),
+    }
+}
+
+/// The kernel takes 15 bytes without slash, colon and white space; see `dev_valid_name()`.
+pub(super) fn check_link_name(name: &str) -> Result<(), String> {
+    let fits = (1..16).contains(&name.len()) && name != "." && name != "..";
+    if fits && !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace()) {
+        return Ok(());
+    }
+    Err(format!(
+        "{name:?} cannot be the name of a network link (1 to 15 bytes, no slash, colon or space)"
+    ))
+}
+
+/// Absolute, as cgroup paths of CRI are, and inside the hierarchy.
+pub(super) fn check_cgroup(path: &str) -> Result<(), String> {
+    if path.starts_with('/') && !path.split('/').any(|part| part == "..") {
+        return Ok(());
+    }
+    Err(format!("{path:?} must be absolute and without \"..\""))
+}
+
+struct Reader<'a> {
+    path: &'a Path,
+    text: &'a str,
+    problems: &'a mut Vec<Problem>,
+}
+
+type Key<'a, 'i> = (
+    &'a Spanned<std::borrow::Cow<'i, str>>,
+    &'a Spanned<DeValue<'i>>,
+);
+
+impl Reader<'_> {
+    fn file(&mut self, table: &DeTable<'_>) -> File {
+        let mut file = File::default();
+        for entry in table.iter() {
+            match entry.0.get_ref().as_ref() {
+                "default_runtime" => {
+                    let line = self.line(entry.1.span().start);
+                    file.default_runtime = self
+                        .string("", entry)
+                        .map(|name| DefaultRuntime { name, line });
+                }
+                "cgroup_root" => file.cgroup_root = self.checked("", entry, check_cgroup),
+                "runtimes" => file.runtimes = self.runtimes(entry),
+                "network" => self.network(entry, &mut file),
+                _ => self.unknown("", entry, "default_runtime, cgroup_root, runtimes, network"),
+            }
+        }
+        file
+    }
+
+    fn runtimes(&mut self, entry: Key<'_, '_>) -> BTreeMap<String, Handler> {
+        let mut handlers = BTreeMap::new();
+        for inner in self
+            .table("", entry)
+            .into_iter()
+            .flat_map(|table| table.iter())
+        {
+            let name = inner.0.get_ref();
+            if name.is_empty() {
+                self.problem(
+                    inner.0.span().start,
+                    "runtimes: a name is empty; the empty name is the default runtime's".into(),
+                );
+            } else if let Some(handler) = self.runtime(&format!("runtimes.{name}."), inner) {
+                handlers.insert(name.to_string(), handler);
+            }
+        }
+        handlers
+    }
+
+    fn runtime(&mut self, prefix: &str, entry: Key<'_, '_>) -> Option<Handler> {
+        let table = self.table("runtimes.", entry)?;
+        let (mut path, mut root, mut args) = (None, None, Vec::new());
+        for inner in table.iter() {
+            match inner.0.get_ref().as_ref() {
+                "path" => path = Some(self.absolute_path(prefix, inner)),
+                "root" => root = self.absolute_path(prefix, inner),
+                "args" => args = self.strings(prefix, inner),
+                _ => self.unknown(prefix, inner, "path, root, args"),
+            }
+        }
+        if path.is_none() {
+            self.problem(entry.0.span().start, format!("{prefix}path: is missing"));
+        }
+        // Without a good path it is never used, but its name is known: one mistake, one complaint.
+        let path = path.flatten().unwrap_or_default();
+        Some(Handler { path, root, args })
+    }
+
+    fn network(&mut self, entry: Key<'_, '_>, file: &mut File) {
+        for inner in self
+            .table("", entry)
+            .into_iter()
+            .flat_map(|table| table.iter())
+        {
+            match inner.0.get_ref().as_ref() {
+                "bridge" => file.bridge = self.checked("network.", inner, check_link_name),
+                "subnet" => file.subnet = self.checked("network.", inner, check_subnet),
+                _ => self.unknown("network.", inner, "bridge, subnet"),
+            }
+        }
+    }
+
+    fn absolute_path(&mut self, prefix: &str, entry: Key<'_, '_>) -> Option<PathBuf> {
+        let must = |path: &str| match Path::new(path).is_absolute() {
+            true => Ok(()),
+            false => Err(format!("{path:?} is not an absolute path")),
+        };
+        self.checked(prefix, entry, must).map(PathBuf::from)
+    }
+
+    fn checked(
+        &mut self,
+        prefix: &str,
+        entry: Key<'_, '_>,
+        check: impl Fn(&str) -> Result<(), String>,
+    ) -> Option<String> {
+        let text = self.string(prefix, entry)?;
+        match check(&text) {
+            Ok(()) => Some(text),
+            Err(why) => {
+                self.problem(
+                    entry.1.span().start,
+                    format!("{prefix}{}: {why}", entry.0.get_ref()),
+                );
+                None
+            }
+        }
+    }
+
+    fn string(&mut self, prefix: &str, entry: Key<'_, '_>) -> Option<String> {
+        let found = entry.1.get_ref().as_str().map(str::to_owned);
+        found.or_else(|| self.wrong_type(prefix, entry, "a string"))
+    }
+
+    fn strings(&mut self, prefix: &str, entry: Key<'_, '_>) -> Vec<String> {
+        let found = entry.1.get_ref().as_array().and_then(|array| {
+            array
+                .iter()
+                .map(|one| one.get_ref().as_str().map(str::to_owned))
+                .collect::<Option<Vec<_>>>()
+        });
+        found
+            .or_else(|| self.wrong_type(prefix, entry, "an array of strings"))
+            .unwrap_or_default()
+    }
+
+    fn table<'a, 'i>(&mut self, prefix: &str, entry: Key<'a, 'i>) -> Option<&'a DeTable<'i>> {
+        let found = entry.1.get_ref().as_table();
+        found.or_else(|| self.wrong_type(prefix, entry, "a table"))
+    }
+
+    fn wrong_type<T>(&mut self, prefix: &str, entry: Key<'_, '_>, wanted: &str) -> Option<T> {
+        let is = entry.1.get_ref().type_str();
+        self.problem(
+            entry.1.span().start,
+            format!("{prefix}{}: must be {wanted}, is {is}", entry.0.get_ref()),
+        );
+        None
+    }
+
+    fn unknown(&mut self, prefix: &str, entry: Key<'_, '_>, known: &str) {
+        self.problem(
+            entry.0.span().start,
+            format!(
+                "{prefix}{}: unknown key; known are {known}",
+                entry.0.get_ref()
+            ),
+        );
+    }
+
+    fn problem(&mut self, at: usize, text: String) {
+        let (place, line) = (self.path.display().to_string(), self.line(at));
+        self.problems.push(Problem { place, line, text });
+    }
+
+    /// The line, counted from 1, that holds the byte `at`.
+    fn line(&self, at: usize) -> usize {
+        1 + self.text.bytes().take(at).filter(|&b| b == b'\n').count()
+    }
+}

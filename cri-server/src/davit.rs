@@ -1,0 +1,97 @@
+//! `davit.v1`'s Images service: pull and import with progress, for people at a terminal.
+
+mod progress;
+
+use std::path::PathBuf;
+
+use engine::Engine;
+use engine::model::ProgressSink;
+use proto::davit::v1::images_server::Images;
+use proto::davit::v1::{ImportRequest, Progress, PullRequest};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use crate::convert::{Invalid, filled, image};
+use crate::node::Node;
+use crate::status;
+
+/// The service over a node's engine.
+#[derive(Debug, Clone)]
+pub(crate) struct DavitImages(pub(crate) Node);
+
+type ProgressStream = ReceiverStream<Result<Progress, Status>>;
+
+#[tonic::async_trait]
+impl Images for DavitImages {
+    type PullStream = ProgressStream;
+    type ImportStream = ProgressStream;
+
+    async fn pull(
+        &self,
+        request: Request<PullRequest>,
+    ) -> Result<Response<ProgressStream>, Status> {
+        let request = request.into_inner();
+        let reference = filled("reference", request.reference)?;
+        if !request.platform.is_empty() {
+            return Err(
+                Invalid::new("platform", "choosing another platform is not supported yet").into(),
+            );
+        }
+        let auth = request.credentials.map(image::credentials);
+        let engine = self.0.engine()?.clone();
+        Ok(Response::new(progress::stream(|sink| {
+            pull(engine, reference, auth, sink)
+        })))
+    }
+
+    async fn import(
+        &self,
+        request: Request<ImportRequest>,
+    ) -> Result<Response<ProgressStream>, Status> {
+        let request = request.into_inner();
+        let path = PathBuf::from(filled("path", request.path)?);
+        if !path.is_absolute() {
+            let problem = format!(
+                "{path:?} is not absolute, and the daemon's working directory is not yours"
+            );
+            return Err(Invalid::new("path", problem).into());
+        }
+        let engine = self.0.engine()?.clone();
+        Ok(Response::new(progress::stream(|sink| {
+            import(engine, path, request.reference, sink)
+        })))
+    }
+}
+
+async fn pull(
+    engine: Engine,
+    reference: String,
+    auth: Option<engine::model::RegistryAuth>,
+    sink: ProgressSink,
+) -> Result<Vec<Progress>, Status> {
+    let pulled = engine
+        .pull_image(&reference, auth, Some(sink))
+        .await
+        .map_err(status::from)?;
+    Ok(vec![progress::image(pulled.id, reference)])
+}
+
+async fn import(
+    engine: Engine,
+    path: PathBuf,
+    reference: String,
+    sink: ProgressSink,
+) -> Result<Vec<Progress>, Status> {
+    let name = (!reference.is_empty()).then_some(reference.as_str());
+    let imported = engine
+        .import_image(&path, name, Some(sink))
+        .await
+        .map_err(status::from)?;
+    let first_name = |tags: Vec<String>, digests: Vec<String>| {
+        tags.into_iter().chain(digests).next().unwrap_or_default()
+    };
+    Ok(imported
+        .into_iter()
+        .map(|i| progress::image(i.id, first_name(i.repo_tags, i.repo_digests)))
+        .collect())
+}
