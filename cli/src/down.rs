@@ -1,7 +1,7 @@
 //! `davit down`: every pod stopped and removed through the node itself, then the node, then what a crash left.
 //!
 //! A daemon that is dead while pods run is started once more for this: it finds its pods again and knows best how to
-//! take them down. Only what it cannot take is removed by hand, in [`crate::sweep`].
+//! take them down. Only what it cannot take is removed by hand, by its `sweep` module.
 
 use std::fs;
 use std::time::Duration;

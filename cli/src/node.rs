@@ -12,7 +12,7 @@ const LOG: &str = "/var/log/davit/davit-cri.log";
 /// The flags that name a node; without them it is the node of this machine.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct NodeFlags {
-    /// The node's socket [default: <run-dir>/davit-cri.sock]
+    /// The node's socket [default: davit-cri.sock in the run directory]
     #[arg(long, global = true, value_name = "PATH", help_heading = "Node")]
     pub socket: Option<PathBuf>,
     /// What is gone after a reboot [default: /run/davit]
