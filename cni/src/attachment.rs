@@ -70,7 +70,11 @@ impl Attachment {
 
     /// Checks the names before anything is run with them.
     pub(crate) fn validate(&self) -> Result<(), Error> {
-        let invalid = |field, value: &str, reason| Error::InvalidAttachment { field, value: value.to_owned(), reason };
+        let invalid = |field, value: &str, reason| Error::InvalidAttachment {
+            field,
+            value: value.to_owned(),
+            reason,
+        };
         if let Some(reason) = bad_container_id(&self.container_id) {
             return Err(invalid("container id", &self.container_id, reason));
         }
@@ -80,10 +84,18 @@ impl Attachment {
         for (key, value) in &self.args {
             // The separators cannot be escaped: such a pair would silently become others.
             if key.is_empty() || key.contains([';', '=', '\0']) {
-                return Err(invalid("CNI_ARGS key", key, "must not be empty or contain `;`, `=` or NUL"));
+                return Err(invalid(
+                    "CNI_ARGS key",
+                    key,
+                    "must not be empty or contain `;`, `=` or NUL",
+                ));
             }
             if value.contains([';', '\0']) {
-                return Err(invalid("CNI_ARGS value", value, "must not contain `;` or NUL"));
+                return Err(invalid(
+                    "CNI_ARGS value",
+                    value,
+                    "must not contain `;` or NUL",
+                ));
             }
         }
         Ok(())
@@ -96,13 +108,21 @@ mod tests {
 
     #[test]
     fn arguments_are_joined_in_their_order() {
-        let a = Attachment::new("c").with_arg("IgnoreUnknown", "1").with_arg("K8S_POD_NAME", "web");
+        let a = Attachment::new("c")
+            .with_arg("IgnoreUnknown", "1")
+            .with_arg("K8S_POD_NAME", "web");
         assert_eq!(a.cni_args(), "IgnoreUnknown=1;K8S_POD_NAME=web");
     }
 
     #[test]
     fn an_argument_that_would_become_two_is_refused() {
-        let error = Attachment::new("c").with_arg("A", "1;B=2").validate().unwrap_err();
-        assert_eq!(error.to_string(), "CNI_ARGS value \"1;B=2\": must not contain `;` or NUL");
+        let error = Attachment::new("c")
+            .with_arg("A", "1;B=2")
+            .validate()
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "CNI_ARGS value \"1;B=2\": must not contain `;` or NUL"
+        );
     }
 }

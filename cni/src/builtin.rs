@@ -61,7 +61,8 @@ impl NetworkList {
             bridge["mtu"] = mtu.into();
         }
         let list = json!({"cniVersion": "1.1.0", "name": options.name, BUILTIN_KEY: true, "plugins": [bridge]});
-        #[allow(clippy::expect_used)] // The list above is well-formed; only its name comes from outside.
+        #[allow(clippy::expect_used)]
+        // The list above is well-formed; only its name comes from outside.
         NetworkList::from_value(list).expect("a valid name for the built-in network")
     }
 }

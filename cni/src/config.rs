@@ -68,8 +68,12 @@ impl NetworkList {
             Some((_, network)) => Ok(Some(network)),
             None if scan.skipped.is_empty() => Ok(None),
             None => {
-                let reasons: Vec<String> = scan.skipped.iter().map(|s| s.error.to_string()).collect();
-                Err(Error::NoUsableConfig { dir: conf_dir.to_owned(), reasons: reasons.join("; ") })
+                let reasons: Vec<String> =
+                    scan.skipped.iter().map(|s| s.error.to_string()).collect();
+                Err(Error::NoUsableConfig {
+                    dir: conf_dir.to_owned(),
+                    reasons: reasons.join("; "),
+                })
             }
         }
     }
@@ -79,7 +83,10 @@ impl NetworkList {
     /// # Errors
     /// The directory cannot be read.
     pub fn scan_dir(conf_dir: &Path) -> Result<Scan, Error> {
-        let mut scan = Scan { network: None, skipped: Vec::new() };
+        let mut scan = Scan {
+            network: None,
+            skipped: Vec::new(),
+        };
         for path in config_files(conf_dir)? {
             match NetworkList::load_file(&path) {
                 Ok(network) => {
@@ -98,7 +105,10 @@ impl NetworkList {
     /// Names the file and what is wrong with it.
     pub fn load_file(path: &Path) -> Result<NetworkList, Error> {
         let text = fs::read(path).map_err(Error::io("read", path))?;
-        let at_fault = |reason| Error::Config { origin: format!("{path:?}"), reason };
+        let at_fault = |reason| Error::Config {
+            origin: format!("{path:?}"),
+            reason,
+        };
         let value = parse_json(&text).map_err(at_fault)?;
         if path.extension().is_some_and(|e| e == "conflist") {
             let mut list = RawList::from_value(value).map_err(at_fault)?;
@@ -119,7 +129,10 @@ impl NetworkList {
         parse_json(text)
             .and_then(RawList::from_value)
             .and_then(RawList::finish)
-            .map_err(|reason| Error::Config { origin: "(text)".to_owned(), reason })
+            .map_err(|reason| Error::Config {
+                origin: "(text)".to_owned(),
+                reason,
+            })
     }
 
     /// A single plugin's configuration becomes a list of one.
@@ -162,7 +175,11 @@ impl NetworkList {
     /// The capabilities that any of its plugins declares.
     #[must_use]
     pub fn capabilities(&self) -> Vec<&str> {
-        let mut all: Vec<&str> = self.plugins.iter().flat_map(|p| p.capabilities.iter().map(String::as_str)).collect();
+        let mut all: Vec<&str> = self
+            .plugins
+            .iter()
+            .flat_map(|p| p.capabilities.iter().map(String::as_str))
+            .collect();
         all.sort_unstable();
         all.dedup();
         all
@@ -181,13 +198,21 @@ impl NetworkList {
 
 impl PluginConfig {
     fn from_value(value: Value) -> Result<PluginConfig, String> {
-        let Value::Object(raw) = value else { return Err("not a JSON object".to_owned()) };
+        let Value::Object(raw) = value else {
+            return Err("not a JSON object".to_owned());
+        };
         let plugin = match raw.get("type") {
             None => return Err("key \"type\" is missing".to_owned()),
-            Some(Value::String(name)) if name.is_empty() => return Err("key \"type\" is empty".to_owned()),
+            Some(Value::String(name)) if name.is_empty() => {
+                return Err("key \"type\" is empty".to_owned());
+            }
             // It is joined to the plugin directories: a path would run anything.
-            Some(Value::String(name)) if name.contains(['/', '\0']) => return Err(format!("type {name:?} contains `/`")),
-            Some(Value::String(name)) if name == "." || name == ".." => return Err(format!("type {name:?} is not a file name")),
+            Some(Value::String(name)) if name.contains(['/', '\0']) => {
+                return Err(format!("type {name:?} contains `/`"));
+            }
+            Some(Value::String(name)) if name == "." || name == ".." => {
+                return Err(format!("type {name:?} is not a file name"));
+            }
             Some(Value::String(name)) => name.clone(),
             Some(other) => return Err(format!("key \"type\" is not a string: {other}")),
         };
@@ -196,7 +221,11 @@ impl PluginConfig {
             Some(Value::Object(map)) => enabled(map)?,
             Some(other) => return Err(format!("key \"capabilities\" is not an object: {other}")),
         };
-        Ok(PluginConfig { plugin, capabilities, raw })
+        Ok(PluginConfig {
+            plugin,
+            capabilities,
+            raw,
+        })
     }
 }
 
@@ -206,7 +235,11 @@ fn enabled(capabilities: &Map<String, Value>) -> Result<Vec<String>, String> {
         match value {
             Value::Bool(true) => names.push(name.clone()),
             Value::Bool(false) => {}
-            other => return Err(format!("capability {name:?} is neither true nor false: {other}")),
+            other => {
+                return Err(format!(
+                    "capability {name:?} is neither true nor false: {other}"
+                ));
+            }
         }
     }
     Ok(names)
@@ -223,7 +256,9 @@ struct RawList {
 
 impl RawList {
     fn from_value(value: Value) -> Result<RawList, String> {
-        let Value::Object(raw) = value else { return Err("not a JSON object".to_owned()) };
+        let Value::Object(raw) = value else {
+            return Err("not a JSON object".to_owned());
+        };
         let name = match raw.get("name") {
             None => return Err("key \"name\" is missing".to_owned()),
             Some(Value::String(name)) => name.clone(),
@@ -238,13 +273,25 @@ impl RawList {
             read_bool(&raw, key)?;
         }
         let plugins = match raw.get("plugins") {
-            None if load_only_inlined => return Err("\"loadOnlyInlinedPlugins\" is true and there is no key \"plugins\"".to_owned()),
+            None if load_only_inlined => {
+                return Err(
+                    "\"loadOnlyInlinedPlugins\" is true and there is no key \"plugins\"".to_owned(),
+                );
+            }
             None => Vec::new(),
-            Some(Value::Array(plugins)) if plugins.is_empty() => return Err("key \"plugins\" is empty".to_owned()),
+            Some(Value::Array(plugins)) if plugins.is_empty() => {
+                return Err("key \"plugins\" is empty".to_owned());
+            }
             Some(Value::Array(plugins)) => read_plugins(plugins)?,
             Some(other) => return Err(format!("key \"plugins\" is not a list: {other}")),
         };
-        Ok(RawList { name, version, load_only_inlined, plugins, raw })
+        Ok(RawList {
+            name,
+            version,
+            load_only_inlined,
+            plugins,
+            raw,
+        })
     }
 
     fn finish(self) -> Result<NetworkList, String> {
@@ -253,15 +300,34 @@ impl RawList {
         }
         let mut raw = self.raw;
         // The cached form stands alone: plugins from files are inlined in it.
-        raw.insert("cniVersion".to_owned(), Value::String(self.version.to_string()));
-        raw.insert("plugins".to_owned(), self.plugins.iter().map(|p| Value::Object(p.raw.clone())).collect());
+        raw.insert(
+            "cniVersion".to_owned(),
+            Value::String(self.version.to_string()),
+        );
+        raw.insert(
+            "plugins".to_owned(),
+            self.plugins
+                .iter()
+                .map(|p| Value::Object(p.raw.clone()))
+                .collect(),
+        );
         let builtin = raw.get(BUILTIN_KEY) == Some(&Value::Bool(true));
-        Ok(NetworkList { name: self.name, version: self.version, plugins: self.plugins, builtin, raw: Value::Object(raw) })
+        Ok(NetworkList {
+            name: self.name,
+            version: self.version,
+            plugins: self.plugins,
+            builtin,
+            raw: Value::Object(raw),
+        })
     }
 }
 
 fn read_plugins(plugins: &[Value]) -> Result<Vec<PluginConfig>, String> {
-    plugins.iter().enumerate().map(|(i, p)| PluginConfig::from_value(p.clone()).map_err(|e| format!("plugins[{i}]: {e}"))).collect()
+    plugins
+        .iter()
+        .enumerate()
+        .map(|(i, p)| PluginConfig::from_value(p.clone()).map_err(|e| format!("plugins[{i}]: {e}")))
+        .collect()
 }
 
 /// The newest supported one of `cniVersions` and `cniVersion`; `cniVersion` alone must be supported.
@@ -278,19 +344,35 @@ fn choose_version(raw: &Map<String, Value>) -> Result<Version, String> {
     }
     match raw.get("cniVersion") {
         None if candidates.is_empty() => {
-            return Err(format!("key \"cniVersion\" is missing; one of {} is needed", SUPPORTED_VERSIONS.join(", ")));
+            return Err(format!(
+                "key \"cniVersion\" is missing; one of {} is needed",
+                SUPPORTED_VERSIONS.join(", ")
+            ));
         }
         None => {}
-        Some(entry) => candidates.push(read_version(entry).map_err(|e| format!("cniVersion: {e}"))?),
+        Some(entry) => {
+            candidates.push(read_version(entry).map_err(|e| format!("cniVersion: {e}"))?)
+        }
     }
-    candidates.iter().copied().filter(|v| v.is_supported()).max().ok_or_else(|| {
-        let asked: Vec<String> = candidates.iter().map(Version::to_string).collect();
-        format!("cniVersion {} is not supported; supported: {}", asked.join(", "), SUPPORTED_VERSIONS.join(", "))
-    })
+    candidates
+        .iter()
+        .copied()
+        .filter(|v| v.is_supported())
+        .max()
+        .ok_or_else(|| {
+            let asked: Vec<String> = candidates.iter().map(Version::to_string).collect();
+            format!(
+                "cniVersion {} is not supported; supported: {}",
+                asked.join(", "),
+                SUPPORTED_VERSIONS.join(", ")
+            )
+        })
 }
 
 fn read_version(value: &Value) -> Result<Version, String> {
-    let text = value.as_str().ok_or_else(|| format!("not a string: {value}"))?;
+    let text = value
+        .as_str()
+        .ok_or_else(|| format!("not a string: {value}"))?;
     Version::parse(text).ok_or_else(|| format!("{text:?} is not a version"))
 }
 
@@ -327,7 +409,10 @@ fn plugin_files(list: &Path, network: &str) -> Result<Vec<PluginConfig>, Error> 
     for path in files_with(&dir, &["conf"])? {
         let text = fs::read(&path).map_err(Error::io("read", &path))?;
         let plugin = parse_json(&text).and_then(PluginConfig::from_value);
-        plugins.push(plugin.map_err(|reason| Error::Config { origin: format!("{path:?}"), reason })?);
+        plugins.push(plugin.map_err(|reason| Error::Config {
+            origin: format!("{path:?}"),
+            reason,
+        })?);
     }
     Ok(plugins)
 }
@@ -336,13 +421,23 @@ fn plugin_files(list: &Path, network: &str) -> Result<Vec<PluginConfig>, Error> 
 fn files_with(dir: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>, Error> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
-        Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => return Ok(Vec::new()),
+        Err(e)
+            if matches!(
+                e.kind(),
+                std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+            ) =>
+        {
+            return Ok(Vec::new());
+        }
         Err(e) => return Err(Error::io("read directory", dir)(e)),
     };
     let mut files = Vec::new();
     for entry in entries {
         let path = entry.map_err(Error::io("read directory", dir))?.path();
-        let wanted = path.extension().and_then(|e| e.to_str()).is_some_and(|e| extensions.contains(&e));
+        let wanted = path
+            .extension()
+            .and_then(|e| e.to_str())
+            .is_some_and(|e| extensions.contains(&e));
         if wanted && !path.is_dir() {
             files.push(path);
         }

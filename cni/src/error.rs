@@ -170,13 +170,19 @@ impl Error {
         match self {
             Error::Timeout { .. } => true,
             Error::Plugin { error, .. } => {
-                matches!(error.code, PluginError::TRY_AGAIN | PluginError::NOT_AVAILABLE)
+                matches!(
+                    error.code,
+                    PluginError::TRY_AGAIN | PluginError::NOT_AVAILABLE
+                )
             }
             _ => false,
         }
     }
 
-    pub(crate) fn io(op: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Error {
+    pub(crate) fn io(
+        op: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.into();
         move |source| Error::Io { op, path, source }
     }

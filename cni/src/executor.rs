@@ -1,8 +1,16 @@
 //! The runtime's side of the protocol: ADD and DEL of a whole list of plugins.
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::{AddResult, Attachment, CachedAttachment, Error, NetworkList};
+use nix::errno::Errno;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use sys::netns::NetNs;
+
+use crate::cache::Cache;
+use crate::invoke::{Answer, Invocation};
+use crate::version::Version;
+use crate::{AddResult, Attachment, CachedAttachment, Error, NetworkList, PluginConfig};
 
 /// Runs CNI plugins.
 #[derive(Debug, Clone)]
@@ -23,6 +31,14 @@ pub struct Executor {
 pub struct PluginVersions {
     /// The versions of the specification that it supports.
     pub supported: Vec<String>,
+}
+
+/// One verb on one attachment, and what its plugins have in common.
+struct Call<'a> {
+    network: &'a NetworkList,
+    attachment: &'a Attachment,
+    command: &'static str,
+    netns: String,
 }
 
 impl Executor {
@@ -55,7 +71,38 @@ impl Executor {
     /// # Errors
     /// The first plugin that fails ends the chain. Whatever was made stays: the caller calls [`Executor::del`].
     pub fn add(&self, network: &NetworkList, attachment: &Attachment) -> Result<AddResult, Error> {
-        Err(Error::Config { origin: network.name().to_owned(), reason: attachment.ifname.clone() })
+        attachment.validate()?;
+        let Some(netns) = &attachment.netns else {
+            return Err(Error::InvalidAttachment {
+                field: "network namespace",
+                value: String::new(),
+                reason: "is needed to attach",
+            });
+        };
+        NetNs::open(netns)?;
+        // All plugins are looked for first: half a network because the second plugin is missing helps nobody.
+        for config in network.plugins() {
+            self.find(network, &config.plugin)?;
+        }
+        let cache = Cache::in_dir(&self.cache_dir);
+        cache.put(network, attachment, None)?;
+        let call = Call {
+            network,
+            attachment,
+            command: "ADD",
+            netns: netns.to_string_lossy().into_owned(),
+        };
+        let mut result = AddResult::default();
+        for config in network.plugins() {
+            let previous = (!result.raw.is_null()).then_some(&result.raw);
+            let (invocation, answer) = self.run(&call, config, previous)?;
+            result = serde_json::from_slice(&answer.stdout)
+                .map_err(|e| format!("not JSON: {e}"))
+                .and_then(|value: Value| AddResult::parse(value, network.cni_version()))
+                .map_err(|reason| invocation.bad_answer(reason, &answer.stdout, answer.stderr))?;
+        }
+        cache.put(network, attachment, Some(&result.raw))?;
+        Ok(result)
     }
 
     /// Detaches: runs DEL of each plugin in reverse order with the cached result, then forgets it.
@@ -65,32 +112,73 @@ impl Executor {
     /// # Errors
     /// The first plugin that fails; the cache entry stays for another try.
     pub fn del(&self, network: &NetworkList, attachment: &Attachment) -> Result<(), Error> {
-        self.add(network, attachment).map(drop)
+        attachment.validate()?;
+        let cache = Cache::in_dir(&self.cache_dir);
+        let (name, id, ifname) = (network.name(), &attachment.container_id, &attachment.ifname);
+        // Cached results reach DEL since 0.4.0; one of another version is brought to the configuration's.
+        let previous = (network.cni_version() >= Version::V0_4_0)
+            .then(|| cache.get(name, id, ifname))
+            .flatten()
+            .and_then(|cached| AddResult::parse(cached.result?, network.cni_version()).ok())
+            .map(|result| result.raw);
+        let netns = match &attachment.netns {
+            Some(path) if !is_gone(path)? => path.to_string_lossy().into_owned(),
+            _ => String::new(),
+        };
+        let call = Call {
+            network,
+            attachment,
+            command: "DEL",
+            netns,
+        };
+        for config in network.plugins().iter().rev() {
+            self.run(&call, config, previous.as_ref())?;
+        }
+        cache.remove(name, id, ifname)
     }
 
     /// Detaches by what the cache remembers: the configuration at the time of the ADD, its namespace and
     /// arguments. Nothing remembered means nothing to do.
     ///
     /// # Errors
-    /// As [`Executor::del`].
+    /// As [`Executor::del`]; every network that has the attachment is tried before the first error is given.
     pub fn del_cached(&self, container_id: &str, ifname: &str) -> Result<(), Error> {
-        Err(Error::Config { origin: container_id.to_owned(), reason: ifname.to_owned() })
+        let mut first_error = Ok(());
+        for cached in self.cached_attachments(Some(container_id))? {
+            if cached.ifname != ifname {
+                continue;
+            }
+            let deleted = NetworkList::parse(&cached.config)
+                .and_then(|network| self.del(&network, &cached.attachment()));
+            first_error = first_error.and(deleted);
+        }
+        first_error
     }
 
     /// What the cache remembers of one attachment.
     ///
     /// # Errors
     /// The cache directory cannot be read.
-    pub fn cached(&self, container_id: &str, ifname: &str) -> Result<Option<CachedAttachment>, Error> {
-        Err(Error::Config { origin: container_id.to_owned(), reason: ifname.to_owned() })
+    pub fn cached(
+        &self,
+        container_id: &str,
+        ifname: &str,
+    ) -> Result<Option<CachedAttachment>, Error> {
+        Ok(self
+            .cached_attachments(Some(container_id))?
+            .into_iter()
+            .find(|c| c.ifname == ifname))
     }
 
     /// Everything the cache remembers, of one container or of all.
     ///
     /// # Errors
     /// The cache directory cannot be read.
-    pub fn cached_attachments(&self, container_id: Option<&str>) -> Result<Vec<CachedAttachment>, Error> {
-        Err(Error::Config { origin: container_id.unwrap_or_default().to_owned(), reason: String::new() })
+    pub fn cached_attachments(
+        &self,
+        container_id: Option<&str>,
+    ) -> Result<Vec<CachedAttachment>, Error> {
+        Cache::in_dir(&self.cache_dir).all(container_id)
     }
 
     /// Asks a plugin which versions of the specification it supports.
@@ -98,7 +186,10 @@ impl Executor {
     /// # Errors
     /// The plugin is missing or does not answer.
     pub fn version(&self, plugin: &str) -> Result<PluginVersions, Error> {
-        Err(Error::Config { origin: plugin.to_owned(), reason: String::new() })
+        let path = self
+            .find_in_dirs(plugin)
+            .ok_or_else(|| self.missing("", plugin))?;
+        self.ask_versions(plugin, path)
     }
 
     /// Whether the network could be attached to now: every plugin is there and supports the list's version.
@@ -106,6 +197,176 @@ impl Executor {
     /// # Errors
     /// Names the first plugin that is missing or too old.
     pub fn check_ready(&self, network: &NetworkList) -> Result<(), Error> {
-        Err(Error::Config { origin: network.name().to_owned(), reason: String::new() })
+        for config in network.plugins() {
+            let path = self.find(network, &config.plugin)?;
+            let versions = self.ask_versions(&config.plugin, path)?;
+            let wanted = network.cni_version().to_string();
+            if !versions.supported.contains(&wanted) {
+                let reason = format!(
+                    "plugin {:?} supports only cniVersion {}, not {wanted}",
+                    config.plugin,
+                    versions.supported.join(", ")
+                );
+                return Err(Error::Config {
+                    origin: format!("{:?}", network.name()),
+                    reason,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn run<'a>(
+        &self,
+        call: &Call<'a>,
+        config: &'a PluginConfig,
+        previous: Option<&Value>,
+    ) -> Result<(Invocation<'a>, Answer), Error> {
+        let invocation = Invocation {
+            plugin: &config.plugin,
+            path: self.find(call.network, &config.plugin)?,
+            command: call.command,
+            env: vec![
+                ("CNI_CONTAINERID", call.attachment.container_id.clone()),
+                ("CNI_NETNS", call.netns.clone()),
+                ("CNI_IFNAME", call.attachment.ifname.clone()),
+                ("CNI_ARGS", call.attachment.cni_args()),
+                ("CNI_PATH", self.cni_path(call.network)),
+            ],
+            stdin: call.plugin_input(config, previous).to_string().into_bytes(),
+            own_group: true,
+            timeout: self.timeout,
+        };
+        let answer = invocation.run()?;
+        Ok((invocation, answer))
+    }
+
+    fn ask_versions(&self, plugin: &str, path: PathBuf) -> Result<PluginVersions, Error> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Wire {
+            supported_versions: Vec<String>,
+        }
+        let invocation = Invocation {
+            plugin,
+            path,
+            command: "VERSION",
+            // Old plugins want all variables even for this verb; libcni gives them the same fillers.
+            env: ["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"]
+                .map(|name| (name, "dummy".to_owned()))
+                .to_vec(),
+            stdin: json!({"cniVersion": Version::NEWEST.to_string()})
+                .to_string()
+                .into_bytes(),
+            own_group: true,
+            timeout: self.timeout,
+        };
+        let answer = invocation.run()?;
+        let wire: Wire = serde_json::from_slice(&answer.stdout)
+            .map_err(|e| invocation.bad_answer(e.to_string(), &answer.stdout, answer.stderr))?;
+        Ok(PluginVersions {
+            supported: wire.supported_versions,
+        })
+    }
+
+    /// The executable of a plugin: for the built-in network always ours, else the first in the directories.
+    fn find(&self, network: &NetworkList, plugin: &str) -> Result<PathBuf, Error> {
+        match &self.builtin_plugins {
+            Some(ours) if network.is_builtin() => Ok(ours.clone()),
+            None if network.is_builtin() => Err(Error::MissingPlugin {
+                network: network.name().to_owned(),
+                plugin: plugin.to_owned(),
+                searched: "this installation, which has no davit-cni".to_owned(),
+            }),
+            _ => self
+                .find_in_dirs(plugin)
+                .ok_or_else(|| self.missing(network.name(), plugin)),
+        }
+    }
+
+    fn find_in_dirs(&self, plugin: &str) -> Option<PathBuf> {
+        let installed = self
+            .bin_dirs
+            .iter()
+            .map(|dir| dir.join(plugin))
+            .find(|path| path.is_file());
+        installed.or_else(|| {
+            self.builtin_plugins
+                .clone()
+                .filter(|_| crate::plugin::NAMES.contains(&plugin))
+        })
+    }
+
+    fn missing(&self, network: &str, plugin: &str) -> Error {
+        let dirs: Vec<String> = self
+            .bin_dirs
+            .iter()
+            .map(|d| d.display().to_string())
+            .collect();
+        let searched = if dirs.is_empty() {
+            "no directory (none is configured)".to_owned()
+        } else {
+            dirs.join(", ")
+        };
+        Error::MissingPlugin {
+            network: network.to_owned(),
+            plugin: plugin.to_owned(),
+            searched,
+        }
+    }
+
+    /// Where the plugins find theirs. The built-in network's stay among themselves.
+    fn cni_path(&self, network: &NetworkList) -> String {
+        let ours = self.builtin_plugins.as_deref().and_then(Path::parent);
+        let dirs: Vec<String> = match ours {
+            Some(ours) if network.is_builtin() || self.bin_dirs.is_empty() => {
+                vec![ours.display().to_string()]
+            }
+            _ => self
+                .bin_dirs
+                .iter()
+                .map(|d| d.display().to_string())
+                .collect(),
+        };
+        dirs.join(":")
+    }
+}
+
+/// Whether the namespace's file is missing, or is the ordinary file that an unmounted pin leaves.
+fn is_gone(netns: &Path) -> Result<bool, Error> {
+    match NetNs::open(netns) {
+        Ok(_) => Ok(false),
+        Err(e) if matches!(e.errno, Errno::ENOENT | Errno::ENOTDIR | Errno::EINVAL) => Ok(true),
+        Err(e) => Err(e.into()),
+    }
+}
+
+impl Call<'_> {
+    /// The plugin's configuration with what the runtime adds: the list's name and version, the previous result,
+    /// and the values of those capabilities that the plugin declares.
+    fn plugin_input(&self, config: &PluginConfig, previous: Option<&Value>) -> Value {
+        let mut object = config.raw.clone();
+        object.insert("name".to_owned(), self.network.name().into());
+        object.insert(
+            "cniVersion".to_owned(),
+            self.network.cni_version().to_string().into(),
+        );
+        if let Some(previous) = previous {
+            object.insert("prevResult".to_owned(), previous.clone());
+        }
+        let wanted: Map<String, Value> = config
+            .capabilities
+            .iter()
+            .filter_map(|name| {
+                Some((
+                    name.clone(),
+                    self.attachment.capability_args.get(name)?.clone(),
+                ))
+            })
+            .collect();
+        if !wanted.is_empty() {
+            object.insert("runtimeConfig".to_owned(), Value::Object(wanted));
+        }
+        Value::Object(object)
     }
 }

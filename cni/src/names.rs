@@ -24,7 +24,9 @@ pub(crate) fn bad_network_name(name: &str) -> Option<&'static str> {
 fn bad_cni_name(name: &str) -> Option<&'static str> {
     match name {
         "" => Some("is empty"),
-        name if !is_cni_name(name) => Some("must start with a letter or digit and hold only letters, digits, `_`, `.` and `-`"),
+        name if !is_cni_name(name) => Some(
+            "must start with a letter or digit and hold only letters, digits, `_`, `.` and `-`",
+        ),
         _ => None,
     }
 }
@@ -35,7 +37,10 @@ pub(crate) fn bad_ifname(name: &str) -> Option<&'static str> {
         "" => Some("is empty"),
         "." | ".." => Some("is `.` or `..`"),
         name if name.len() > MAX_IFNAME => Some("is longer than 15 bytes"),
-        name if name.chars().any(|c| c == '/' || c == ':' || c.is_whitespace() || c.is_control()) => {
+        name if name
+            .chars()
+            .any(|c| c == '/' || c == ':' || c.is_whitespace() || c.is_control()) =>
+        {
             Some("contains `/`, `:`, a blank or a control character")
         }
         _ => None,
@@ -57,7 +62,16 @@ mod tests {
 
     #[test]
     fn interface_names_follow_the_kernel() {
-        for bad in ["", ".", "..", "a/b", "a:b", "a b", "0123456789abcdef", "eth\u{7}"] {
+        for bad in [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "a:b",
+            "a b",
+            "0123456789abcdef",
+            "eth\u{7}",
+        ] {
             assert!(bad_ifname(bad).is_some(), "{bad:?}");
         }
         assert_eq!(bad_ifname("0123456789abcde"), None);

@@ -54,10 +54,18 @@ pub struct IpConfig {
     /// The address with its prefix length, `10.89.0.2/16`.
     pub address: IpNet,
     /// The gateway of its subnet.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "empty_as_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "empty_as_none"
+    )]
     pub gateway: Option<IpAddr>,
     /// Index into the interfaces.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "negative_as_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "negative_as_none"
+    )]
     pub interface: Option<usize>,
 }
 
@@ -67,7 +75,11 @@ pub struct Route {
     /// Destination.
     pub dst: IpNet,
     /// Next hop; None means the gateway of the address.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "empty_as_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "empty_as_none"
+    )]
     pub gw: Option<IpAddr>,
     /// Path MTU (since 1.1.0).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -90,27 +102,51 @@ pub struct Route {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dns {
     /// Name servers in order of preference.
-    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_as_default")]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_as_default"
+    )]
     pub nameservers: Vec<String>,
     /// Local domain for short names.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub domain: String,
     /// Search domains.
-    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_as_default")]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_as_default"
+    )]
     pub search: Vec<String>,
     /// Resolver options.
-    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_as_default")]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_as_default"
+    )]
     pub options: Vec<String>,
 }
 
 /// The typed part as it is on the wire.
 #[derive(Default, Serialize, Deserialize)]
 struct Wire {
-    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_as_default")]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_as_default"
+    )]
     interfaces: Vec<Interface>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_as_default")]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_as_default"
+    )]
     ips: Vec<IpConfig>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_as_default")]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "null_as_default"
+    )]
     routes: Vec<Route>,
     #[serde(default, deserialize_with = "null_as_default")]
     dns: Dns,
@@ -130,19 +166,45 @@ impl AddResult {
             None | Some(Value::Null) => version,
             Some(Value::String(text)) => Version::parse(text)
                 .filter(|v| v.is_supported())
-                .ok_or_else(|| format!("cniVersion {text:?} is not supported here ({})", crate::SUPPORTED_VERSIONS.join(", ")))?,
+                .ok_or_else(|| {
+                    format!(
+                        "cniVersion {text:?} is not supported here ({})",
+                        crate::SUPPORTED_VERSIONS.join(", ")
+                    )
+                })?,
             Some(other) => return Err(format!("cniVersion is not a string: {other}")),
         };
         let wire = Wire::deserialize(&value).map_err(|e| e.to_string())?;
         for ip in &wire.ips {
-            if ip.interface.is_some_and(|index| index >= wire.interfaces.len()) {
-                return Err(format!("address {} refers to an interface that is not listed", ip.address));
+            if ip
+                .interface
+                .is_some_and(|index| index >= wire.interfaces.len())
+            {
+                return Err(format!(
+                    "address {} refers to an interface that is not listed",
+                    ip.address
+                ));
             }
         }
-        let Wire { interfaces, ips, routes, dns } = wire;
-        let mut result = AddResult { interfaces, ips, routes, dns, raw: Value::Null };
+        let Wire {
+            interfaces,
+            ips,
+            routes,
+            dns,
+        } = wire;
+        let mut result = AddResult {
+            interfaces,
+            ips,
+            routes,
+            dns,
+            raw: Value::Null,
+        };
         // Passing the answer on untouched keeps fields that this version of the types does not know.
-        result.raw = if spoken == version { value } else { result.to_value(version) };
+        result.raw = if spoken == version {
+            value
+        } else {
+            result.to_value(version)
+        };
         if let Value::Object(raw) = &mut result.raw {
             raw.insert("cniVersion".to_owned(), Value::String(version.to_string()));
         }
@@ -155,13 +217,23 @@ impl AddResult {
         let mut routes = self.routes.clone();
         if version < Version::V1_1_0 {
             for i in &mut interfaces {
-                *i = Interface { name: std::mem::take(&mut i.name), mac: std::mem::take(&mut i.mac), sandbox: std::mem::take(&mut i.sandbox), ..Interface::default() };
+                *i = Interface {
+                    name: std::mem::take(&mut i.name),
+                    mac: std::mem::take(&mut i.mac),
+                    sandbox: std::mem::take(&mut i.sandbox),
+                    ..Interface::default()
+                };
             }
             for r in &mut routes {
                 *r = Route::new(r.dst, r.gw);
             }
         }
-        let wire = Wire { interfaces, ips: self.ips.clone(), routes, dns: self.dns.clone() };
+        let wire = Wire {
+            interfaces,
+            ips: self.ips.clone(),
+            routes,
+            dns: self.dns.clone(),
+        };
         let mut object = match serde_json::to_value(wire) {
             Ok(Value::Object(object)) => object,
             // Strings, numbers and lists of them always have a JSON form.
@@ -177,10 +249,18 @@ impl AddResult {
 
 /// Adds `"version": "4"` or `"6"` to each address.
 fn add_families(object: &mut Map<String, Value>) {
-    let Some(Value::Array(ips)) = object.get_mut("ips") else { return };
+    let Some(Value::Array(ips)) = object.get_mut("ips") else {
+        return;
+    };
     for ip in ips.iter_mut().filter_map(Value::as_object_mut) {
-        let v6 = ip.get("address").and_then(Value::as_str).is_some_and(|a| a.contains(':'));
-        ip.insert("version".to_owned(), Value::from(if v6 { "6" } else { "4" }));
+        let v6 = ip
+            .get("address")
+            .and_then(Value::as_str)
+            .is_some_and(|a| a.contains(':'));
+        ip.insert(
+            "version".to_owned(),
+            Value::from(if v6 { "6" } else { "4" }),
+        );
     }
 }
 
@@ -190,7 +270,15 @@ impl Route {
     /// A route without the optional properties.
     #[must_use]
     pub fn new(dst: IpNet, gw: Option<IpAddr>) -> Route {
-        Route { dst, gw, mtu: None, advmss: None, priority: None, table: None, scope: None }
+        Route {
+            dst,
+            gw,
+            mtu: None,
+            advmss: None,
+            priority: None,
+            table: None,
+            scope: None,
+        }
     }
 }
 
@@ -206,7 +294,9 @@ fn negative_as_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option
     Ok(Option::<i64>::deserialize(deserializer)?.and_then(|index| usize::try_from(index).ok()))
 }
 
-pub(crate) fn null_as_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+pub(crate) fn null_as_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
     Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
 }
 
@@ -229,7 +319,10 @@ mod tests {
         let result = AddResult::parse(old, v("1.0.0")).unwrap();
         assert_eq!(result.ips[0].address.to_string(), "10.1.0.5/16");
         assert_eq!(result.raw["cniVersion"], "1.0.0");
-        assert_eq!(result.raw["ips"], json!([{"address": "10.1.0.5/16", "gateway": "10.1.0.1", "interface": 1}]));
+        assert_eq!(
+            result.raw["ips"],
+            json!([{"address": "10.1.0.5/16", "gateway": "10.1.0.1", "interface": 1}])
+        );
     }
 
     #[test]
@@ -256,8 +349,14 @@ mod tests {
             (json!([]), "not a JSON object"),
             (json!({"cniVersion": "0.2.0"}), "not supported"),
             (json!({"cniVersion": 1}), "not a string"),
-            (json!({"cniVersion": "1.0.0", "ips": [{"address": "10.0.0.300/8"}]}), "invalid IP"),
-            (json!({"cniVersion": "1.0.0", "ips": [{"address": "10.0.0.3/8", "interface": 2}]}), "not listed"),
+            (
+                json!({"cniVersion": "1.0.0", "ips": [{"address": "10.0.0.300/8"}]}),
+                "invalid IP",
+            ),
+            (
+                json!({"cniVersion": "1.0.0", "ips": [{"address": "10.0.0.3/8", "interface": 2}]}),
+                "not listed",
+            ),
         ] {
             let error = AddResult::parse(answer.clone(), v("1.0.0")).unwrap_err();
             assert!(error.contains(reason), "{answer}: {error}");

@@ -28,7 +28,11 @@ impl Version {
     /// A version from its three numbers.
     #[must_use]
     pub const fn new(major: u32, minor: u32, micro: u32) -> Version {
-        Version { major, minor, micro }
+        Version {
+            major,
+            minor,
+            micro,
+        }
     }
 
     /// Reads `1.1.0`. As in libcni the micro part may be missing (`1.0` is `1.0.0`); nothing may follow it.
@@ -38,19 +42,28 @@ impl Version {
         let major = number(parts.next()?)?;
         let minor = number(parts.next()?)?;
         let micro = parts.next().map_or(Some(0), number)?;
-        parts.next().is_none().then_some(Version { major, minor, micro })
+        parts.next().is_none().then_some(Version {
+            major,
+            minor,
+            micro,
+        })
     }
 
     /// Whether the executor and the plugins of this project speak it.
     #[must_use]
     pub fn is_supported(self) -> bool {
-        SUPPORTED_VERSIONS.iter().any(|known| Version::parse(known) == Some(self))
+        SUPPORTED_VERSIONS
+            .iter()
+            .any(|known| Version::parse(known) == Some(self))
     }
 }
 
 /// Digits only: `str::parse` alone would also take `+1`.
 fn number(text: &str) -> Option<u32> {
-    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+    text.bytes()
+        .all(|b| b.is_ascii_digit())
+        .then(|| text.parse().ok())
+        .flatten()
 }
 
 impl fmt::Display for Version {
@@ -67,12 +80,25 @@ mod tests {
     fn versions_order_by_number_and_not_by_text() {
         assert!(Version::parse("0.10.0") > Version::parse("0.4.0"));
         assert_eq!(Version::parse("1.0"), Some(Version::V1_0_0));
-        assert_eq!(Version::parse("1.1.0").map(|v| v.to_string()).as_deref(), Some("1.1.0"));
+        assert_eq!(
+            Version::parse("1.1.0").map(|v| v.to_string()).as_deref(),
+            Some("1.1.0")
+        );
     }
 
     #[test]
     fn text_that_is_not_a_version_is_refused() {
-        for bad in ["", "1", "1.", "1.0.0.0", "1.0.0-rc1", "v1.0.0", "+1.0.0", "1..0", "99999999999.0.0"] {
+        for bad in [
+            "",
+            "1",
+            "1.",
+            "1.0.0.0",
+            "1.0.0-rc1",
+            "v1.0.0",
+            "+1.0.0",
+            "1..0",
+            "99999999999.0.0",
+        ] {
             assert_eq!(Version::parse(bad), None, "{bad:?}");
         }
     }

@@ -36,9 +36,16 @@ impl Rtnl {
         if let IpNet::V4(v4) = net
             && v4.prefix_len() < 31
         {
-            message.attributes.push(AddressAttribute::Broadcast(v4.broadcast()));
+            message
+                .attributes
+                .push(AddressAttribute::Broadcast(v4.broadcast()));
         }
-        self.socket.request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, &bytes(&message), &about(link, "RTM_NEWADDR", net))
+        self.socket.request(
+            RTM_NEWADDR,
+            NLM_F_CREATE | NLM_F_EXCL,
+            &bytes(&message),
+            &about(link, "RTM_NEWADDR", net),
+        )
     }
 
     /// Takes an address from a link; the routes that need it go with it.
@@ -46,7 +53,12 @@ impl Rtnl {
     /// # Errors
     /// `EADDRNOTAVAIL` if the link does not have it.
     pub fn delete_address(&mut self, link: &Link, net: IpNet) -> Result<()> {
-        self.socket.request(RTM_DELADDR, 0, &bytes(&address(link, net)), &about(link, "RTM_DELADDR", net))
+        self.socket.request(
+            RTM_DELADDR,
+            0,
+            &bytes(&address(link, net)),
+            &about(link, "RTM_DELADDR", net),
+        )
     }
 
     /// The addresses of a link.
@@ -59,7 +71,11 @@ impl Rtnl {
         let about = About::new(format!("link {:?}", link.name), "RTM_GETADDR(dump)");
         let messages = self.socket.dump(RTM_GETADDR, &bytes(&message), &about)?;
         // A kernel without strict checking sends the addresses of all links.
-        Ok(messages.iter().filter_map(read).filter(|a| a.link == link.index).collect())
+        Ok(messages
+            .iter()
+            .filter_map(read)
+            .filter(|a| a.link == link.index)
+            .collect())
     }
 }
 
@@ -70,7 +86,9 @@ fn address(link: &Link, net: IpNet) -> AddressMessage {
     message.header.scope = AddressScope::Universe;
     message.header.index = link.index;
     message.attributes.push(AddressAttribute::Local(net.addr()));
-    message.attributes.push(AddressAttribute::Address(net.addr()));
+    message
+        .attributes
+        .push(AddressAttribute::Address(net.addr()));
     message
 }
 
@@ -106,5 +124,8 @@ fn read(message: &Message) -> Option<Address> {
     }
     // IFA_ADDRESS is the peer on a point-to-point link; IPv6 has no IFA_LOCAL otherwise.
     let net = IpNet::new(local.or(address)?, header[1]).ok()?;
-    Some(Address { link: as_u32(&header[4..8])?, net })
+    Some(Address {
+        link: as_u32(&header[4..8])?,
+        net,
+    })
 }

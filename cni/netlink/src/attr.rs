@@ -16,7 +16,9 @@ pub(crate) struct Writer {
 impl Writer {
     /// A payload that starts with a fixed header.
     pub(crate) fn with_header(header: &[u8]) -> Writer {
-        Writer { bytes: header.to_vec() }
+        Writer {
+            bytes: header.to_vec(),
+        }
     }
 
     pub(crate) fn into_bytes(self) -> Vec<u8> {
@@ -33,7 +35,8 @@ impl Writer {
         self.bytes.extend_from_slice(&len.to_ne_bytes());
         self.bytes.extend_from_slice(&kind.to_ne_bytes());
         self.bytes.extend_from_slice(value);
-        self.bytes.resize(self.bytes.len().next_multiple_of(ALIGN), 0);
+        self.bytes
+            .resize(self.bytes.len().next_multiple_of(ALIGN), 0);
         self
     }
 
@@ -63,12 +66,16 @@ impl Writer {
 
 /// The attributes of a payload: kind without flags, and value. A malformed rest ends the list.
 pub(crate) fn attributes(payload: &[u8]) -> impl Iterator<Item = (u16, Vec<u8>)> + '_ {
-    NlasIterator::new(payload).map_while(std::result::Result::ok).map(|nla| (nla.kind(), nla.value().to_vec()))
+    NlasIterator::new(payload)
+        .map_while(std::result::Result::ok)
+        .map(|nla| (nla.kind(), nla.value().to_vec()))
 }
 
 /// The first attribute of a kind.
 pub(crate) fn find(payload: &[u8], wanted: u16) -> Option<Vec<u8>> {
-    attributes(payload).find(|(kind, _)| *kind == wanted).map(|(_, value)| value)
+    attributes(payload)
+        .find(|(kind, _)| *kind == wanted)
+        .map(|(_, value)| value)
 }
 
 /// Text up to its NUL.
@@ -90,8 +97,12 @@ pub(crate) fn as_be32(value: &[u8]) -> Option<u32> {
 /// An address by its length.
 pub(crate) fn as_ip(value: &[u8]) -> Option<IpAddr> {
     match value.len() {
-        4 => <[u8; 4]>::try_from(value).ok().map(|b| Ipv4Addr::from(b).into()),
-        16 => <[u8; 16]>::try_from(value).ok().map(|b| Ipv6Addr::from(b).into()),
+        4 => <[u8; 4]>::try_from(value)
+            .ok()
+            .map(|b| Ipv4Addr::from(b).into()),
+        16 => <[u8; 16]>::try_from(value)
+            .ok()
+            .map(|b| Ipv6Addr::from(b).into()),
         _ => None,
     }
 }
@@ -102,7 +113,11 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_again() {
-        let payload = Writer::default().text(1, "ab").nested(2, |w| w.be32(3, 7)).be64(4, 9).into_bytes();
+        let payload = Writer::default()
+            .text(1, "ab")
+            .nested(2, |w| w.be32(3, 7))
+            .be64(4, 9)
+            .into_bytes();
         assert_eq!(payload.len() % ALIGN, 0);
         assert_eq!(as_text(&find(&payload, 1).unwrap()), "ab");
         let inner = find(&payload, 2).unwrap();

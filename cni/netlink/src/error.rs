@@ -22,16 +22,28 @@ pub struct Error {
 impl Error {
     /// An error from its parts.
     pub(crate) fn new(object: impl Into<String>, call: impl Into<String>, errno: Errno) -> Error {
-        Error { object: object.into(), call: call.into(), errno, message: None }
+        Error {
+            object: object.into(),
+            call: call.into(),
+            errno,
+            message: None,
+        }
     }
 
     /// An error of ours in the same form: the kernel did nothing wrong, its answer is not usable.
     pub(crate) fn unusable(object: &str, call: &str, reason: impl Into<String>) -> Error {
-        Error { message: Some(reason.into()), ..Error::new(object, call, Errno::EBADMSG) }
+        Error {
+            message: Some(reason.into()),
+            ..Error::new(object, call, Errno::EBADMSG)
+        }
     }
 
     pub(crate) fn from_io(object: &str, call: &str, error: &std::io::Error) -> Error {
-        Error::new(object, call, Errno::from_raw(error.raw_os_error().unwrap_or(nix::libc::EIO)))
+        Error::new(
+            object,
+            call,
+            Errno::from_raw(error.raw_os_error().unwrap_or(nix::libc::EIO)),
+        )
     }
 
     pub(crate) fn from_sys(object: &str, error: &sys::Error) -> Error {
@@ -41,7 +53,10 @@ impl Error {
     /// Whether the object was not there.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
-        matches!(self.errno, Errno::ENODEV | Errno::ENOENT | Errno::ESRCH | Errno::EADDRNOTAVAIL | Errno::ENXIO)
+        matches!(
+            self.errno,
+            Errno::ENODEV | Errno::ENOENT | Errno::ESRCH | Errno::EADDRNOTAVAIL | Errno::ENXIO
+        )
     }
 
     /// Whether the object was there already.
@@ -53,7 +68,14 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}: {} ({:?})", self.object, self.call, self.errno.desc().to_lowercase(), self.errno)?;
+        write!(
+            f,
+            "{}: {}: {} ({:?})",
+            self.object,
+            self.call,
+            self.errno.desc().to_lowercase(),
+            self.errno
+        )?;
         match &self.message {
             Some(message) => write!(f, ": {message}"),
             None => Ok(()),
@@ -70,6 +92,9 @@ mod tests {
     #[test]
     fn an_error_names_the_object_the_request_and_the_errno() {
         let error = Error::new("link \"davit0\"", "RTM_NEWLINK(kind=bridge)", Errno::EPERM);
-        assert_eq!(error.to_string(), "link \"davit0\": RTM_NEWLINK(kind=bridge): operation not permitted (EPERM)");
+        assert_eq!(
+            error.to_string(),
+            "link \"davit0\": RTM_NEWLINK(kind=bridge): operation not permitted (EPERM)"
+        );
     }
 }

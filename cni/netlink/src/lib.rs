@@ -34,7 +34,9 @@ impl Rtnl {
     /// # Errors
     /// The socket could not be made.
     pub fn open() -> Result<Rtnl> {
-        Ok(Rtnl { socket: socket::Socket::open(netlink_sys::protocols::NETLINK_ROUTE, "NETLINK_ROUTE")? })
+        Ok(Rtnl {
+            socket: socket::Socket::open(netlink_sys::protocols::NETLINK_ROUTE, "NETLINK_ROUTE")?,
+        })
     }
 
     /// Opens a connection inside `netns`; the calling thread stays where it is.
@@ -42,6 +44,8 @@ impl Rtnl {
     /// # Errors
     /// The namespace cannot be entered or the socket cannot be made.
     pub fn open_in(netns: &NetNs) -> Result<Rtnl> {
-        netns.run(Rtnl::open).map_err(|e| Error::from_sys(&format!("network namespace {:?}", netns.path()), &e))?
+        netns
+            .run(Rtnl::open)
+            .map_err(|e| Error::from_sys(&format!("network namespace {:?}", netns.path()), &e))?
     }
 }

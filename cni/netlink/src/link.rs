@@ -5,7 +5,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use netlink_packet_core::Emitable;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::link::{
-    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute,
+    LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
 };
 use nix::errno::Errno;
 use nix::libc;
@@ -118,7 +119,9 @@ impl Rtnl {
     /// The kernel refused the question.
     pub fn link_by_name(&mut self, name: &str) -> Result<Option<Link>> {
         let mut message = question(0);
-        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        message
+            .attributes
+            .push(LinkAttribute::IfName(name.to_owned()));
         self.get_link(&message, &About::new(link_named(name), "RTM_GETLINK"))
     }
 
@@ -127,7 +130,10 @@ impl Rtnl {
     /// # Errors
     /// The kernel refused the question.
     pub fn link_by_index(&mut self, index: u32) -> Result<Option<Link>> {
-        self.get_link(&question(index), &About::new(format!("link {index}"), "RTM_GETLINK"))
+        self.get_link(
+            &question(index),
+            &About::new(format!("link {index}"), "RTM_GETLINK"),
+        )
     }
 
     /// All links of the namespace.
@@ -135,7 +141,11 @@ impl Rtnl {
     /// # Errors
     /// The kernel refused the question, or the table never stood still.
     pub fn links(&mut self) -> Result<Vec<Link>> {
-        let messages = self.socket.dump(RTM_GETLINK, &bytes(&question(0)), &About::new("links", "RTM_GETLINK(dump)"))?;
+        let messages = self.socket.dump(
+            RTM_GETLINK,
+            &bytes(&question(0)),
+            &About::new("links", "RTM_GETLINK(dump)"),
+        )?;
         Ok(messages.iter().filter_map(read).collect())
     }
 
@@ -145,9 +155,18 @@ impl Rtnl {
     /// `EEXIST` if a link of that name is there, whatever its kind.
     pub fn add_bridge(&mut self, bridge: &Bridge<'_>) -> Result<()> {
         let mut message = named(bridge.name, bridge.mtu, bridge.mac);
-        message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
+        message
+            .attributes
+            .push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(
+                InfoKind::Bridge,
+            )]));
         let about = About::new(link_named(bridge.name), "RTM_NEWLINK(kind=bridge)");
-        self.socket.request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &bytes(&message), &about)
+        self.socket.request(
+            RTM_NEWLINK,
+            NLM_F_CREATE | NLM_F_EXCL,
+            &bytes(&message),
+            &about,
+        )
     }
 
     /// Makes a veth pair whose far end starts its life in another namespace, with master and state, in one request.
@@ -156,14 +175,27 @@ impl Rtnl {
     /// `EEXIST` if either name is taken in its namespace; then nothing was made.
     pub fn add_veth(&mut self, veth: &Veth<'_>) -> Result<()> {
         let mut far = end(&veth.far);
-        far.attributes.push(LinkAttribute::NetNsFd(veth.far_netns.as_raw_fd()));
+        far.attributes
+            .push(LinkAttribute::NetNsFd(veth.far_netns.as_raw_fd()));
         let mut near = end(&veth.near);
         if let Some(master) = veth.master {
             near.attributes.push(LinkAttribute::Controller(master));
         }
-        near.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth), LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(far)))]));
-        let call = format!("RTM_NEWLINK(kind=veth, peer={:?}, peer netns={})", veth.far.name, veth.far_netns.as_raw_fd());
-        self.socket.request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &bytes(&near), &About::new(link_named(veth.near.name), call))
+        near.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(far))),
+        ]));
+        let call = format!(
+            "RTM_NEWLINK(kind=veth, peer={:?}, peer netns={})",
+            veth.far.name,
+            veth.far_netns.as_raw_fd()
+        );
+        self.socket.request(
+            RTM_NEWLINK,
+            NLM_F_CREATE | NLM_F_EXCL,
+            &bytes(&near),
+            &About::new(link_named(veth.near.name), call),
+        )
     }
 
     /// Changes a link.
@@ -174,9 +206,15 @@ impl Rtnl {
         let mut message = LinkMessage::default();
         message.header.index = link.index;
         let mut what = Vec::new();
-        for (wanted, flag, on, off) in
-            [(change.up, LinkFlags::Up, "up", "down"), (change.promiscuous, LinkFlags::Promisc, "promisc on", "promisc off")]
-        {
+        for (wanted, flag, on, off) in [
+            (change.up, LinkFlags::Up, "up", "down"),
+            (
+                change.promiscuous,
+                LinkFlags::Promisc,
+                "promisc on",
+                "promisc off",
+            ),
+        ] {
             let Some(wanted) = wanted else { continue };
             message.header.change_mask |= flag;
             message.header.flags.set(flag, wanted);
@@ -187,15 +225,23 @@ impl Rtnl {
             what.push(format!("mtu={mtu}"));
         }
         if let Some(mac) = change.mac {
-            message.attributes.push(LinkAttribute::Address(mac.0.to_vec()));
+            message
+                .attributes
+                .push(LinkAttribute::Address(mac.0.to_vec()));
             what.push(format!("mac={mac}"));
         }
         if let Some(master) = change.master {
-            message.attributes.push(LinkAttribute::Controller(master.unwrap_or(0)));
+            message
+                .attributes
+                .push(LinkAttribute::Controller(master.unwrap_or(0)));
             what.push(format!("master={}", master.unwrap_or(0)));
         }
-        let about = About::new(link_named(&link.name), format!("RTM_NEWLINK({})", what.join(", ")));
-        self.socket.request(RTM_NEWLINK, 0, &bytes(&message), &about)
+        let about = About::new(
+            link_named(&link.name),
+            format!("RTM_NEWLINK({})", what.join(", ")),
+        );
+        self.socket
+            .request(RTM_NEWLINK, 0, &bytes(&message), &about)
     }
 
     /// Changes the bridge's side of a port.
@@ -219,8 +265,12 @@ impl Rtnl {
             LinkInfo::PortKind(InfoPortKind::Bridge),
             LinkInfo::PortData(InfoPortData::BridgePort(data)),
         ]));
-        let about = About::new(link_named(&link.name), format!("RTM_NEWLINK(bridge port, {})", what.join(", ")));
-        self.socket.request(RTM_NEWLINK, 0, &bytes(&message), &about)
+        let about = About::new(
+            link_named(&link.name),
+            format!("RTM_NEWLINK(bridge port, {})", what.join(", ")),
+        );
+        self.socket
+            .request(RTM_NEWLINK, 0, &bytes(&message), &about)
     }
 
     /// Deletes a link. A veth takes its other end with it. The kernel holds the caller for some 20 ms, until
@@ -231,12 +281,19 @@ impl Rtnl {
     pub fn delete_link(&mut self, link: &Link) -> Result<()> {
         let mut message = LinkMessage::default();
         message.header.index = link.index;
-        self.socket.request(RTM_DELLINK, 0, &bytes(&message), &About::new(link_named(&link.name), "RTM_DELLINK"))
+        self.socket.request(
+            RTM_DELLINK,
+            0,
+            &bytes(&message),
+            &About::new(link_named(&link.name), "RTM_DELLINK"),
+        )
     }
 
     fn get_link(&mut self, message: &LinkMessage, about: &About) -> Result<Option<Link>> {
         match self.socket.get(RTM_GETLINK, &bytes(message), about) {
-            Ok(answer) => read(&answer).map(Some).ok_or_else(|| Error::unusable(&about.object, &about.call, "a link without a name")),
+            Ok(answer) => read(&answer).map(Some).ok_or_else(|| {
+                Error::unusable(&about.object, &about.call, "a link without a name")
+            }),
             Err(e) if e.errno == Errno::ENODEV => Ok(None),
             Err(e) => Err(e),
         }
@@ -248,15 +305,21 @@ fn question(index: u32) -> LinkMessage {
     let mut message = LinkMessage::default();
     message.header.interface_family = AddressFamily::Unspec;
     message.header.index = index;
-    message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    message
+        .attributes
+        .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
     message
 }
 
 fn named(name: &str, mtu: Option<u32>, mac: Option<Mac>) -> LinkMessage {
     let mut message = LinkMessage::default();
-    message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    message
+        .attributes
+        .push(LinkAttribute::IfName(name.to_owned()));
     message.attributes.extend(mtu.map(LinkAttribute::Mtu));
-    message.attributes.extend(mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
+    message
+        .attributes
+        .extend(mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
     message
 }
 
@@ -307,7 +370,9 @@ fn read(message: &Message) -> Option<Link> {
             libc::IFLA_LINK => link.peer = as_u32(&value),
             libc::IFLA_OPERSTATE => link.running = value.first() == Some(&OPER_UP),
             libc::IFLA_LINKINFO => {
-                link.kind = crate::attr::find(&value, libc::IFLA_INFO_KIND).map(|k| as_text(&k)).unwrap_or_default();
+                link.kind = crate::attr::find(&value, libc::IFLA_INFO_KIND)
+                    .map(|k| as_text(&k))
+                    .unwrap_or_default();
             }
             _ => {}
         }
@@ -322,7 +387,11 @@ impl Mac {
     #[must_use]
     pub fn parse(text: &str) -> Option<Mac> {
         let parts: Vec<&str> = text.split([':', '-']).collect();
-        if parts.len() != 6 || parts.iter().any(|p| p.len() != 2 || !p.bytes().all(|b| b.is_ascii_hexdigit())) {
+        if parts.len() != 6
+            || parts
+                .iter()
+                .any(|p| p.len() != 2 || !p.bytes().all(|b| b.is_ascii_hexdigit()))
+        {
             return None;
         }
         let mut bytes = [0; 6];
@@ -352,8 +421,20 @@ mod tests {
 
     #[test]
     fn a_hardware_address_is_read_and_printed() {
-        assert_eq!(Mac::parse("02:42:0A:59:00:02").map(|m| m.to_string()).as_deref(), Some("02:42:0a:59:00:02"));
-        for bad in ["", "02:42:0a:59:00", "02:42:0a:59:00:2", "01:00:5e:00:00:01", "00:00:00:00:00:00", "+2:42:0a:59:00:02"] {
+        assert_eq!(
+            Mac::parse("02:42:0A:59:00:02")
+                .map(|m| m.to_string())
+                .as_deref(),
+            Some("02:42:0a:59:00:02")
+        );
+        for bad in [
+            "",
+            "02:42:0a:59:00",
+            "02:42:0a:59:00:2",
+            "01:00:5e:00:00:01",
+            "00:00:00:00:00:00",
+            "+2:42:0a:59:00:02",
+        ] {
             assert_eq!(Mac::parse(bad), None, "{bad:?}");
         }
     }

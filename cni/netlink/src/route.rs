@@ -4,7 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use netlink_packet_core::Emitable;
 use netlink_packet_route::AddressFamily;
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol,
+    RouteScope, RouteType,
+};
 use nix::libc;
 
 use crate::address::family;
@@ -56,7 +59,15 @@ impl RouteSpec {
     /// A route without the optional properties.
     #[must_use]
     pub fn new(dst: IpNet, gateway: Option<IpAddr>) -> RouteSpec {
-        RouteSpec { dst, gateway, mtu: None, advmss: None, priority: None, table: None, scope: None }
+        RouteSpec {
+            dst,
+            gateway,
+            mtu: None,
+            advmss: None,
+            priority: None,
+            table: None,
+            scope: None,
+        }
     }
 }
 
@@ -68,7 +79,12 @@ impl Rtnl {
     /// the link.
     pub fn add_route(&mut self, link: &Link, route: &RouteSpec) -> Result<()> {
         let message = message(link, route);
-        self.socket.request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, &bytes(&message), &about(link, "RTM_NEWROUTE", route))
+        self.socket.request(
+            RTM_NEWROUTE,
+            NLM_F_CREATE | NLM_F_EXCL,
+            &bytes(&message),
+            &about(link, "RTM_NEWROUTE", route),
+        )
     }
 
     /// Deletes a route over a link.
@@ -76,7 +92,12 @@ impl Rtnl {
     /// # Errors
     /// `ESRCH` if there is none.
     pub fn delete_route(&mut self, link: &Link, route: &RouteSpec) -> Result<()> {
-        self.socket.request(RTM_DELROUTE, 0, &bytes(&message(link, route)), &about(link, "RTM_DELROUTE", route))
+        self.socket.request(
+            RTM_DELROUTE,
+            0,
+            &bytes(&message(link, route)),
+            &about(link, "RTM_DELROUTE", route),
+        )
     }
 
     /// All IPv4 routes of the namespace, of every table.
@@ -86,7 +107,11 @@ impl Rtnl {
     pub fn routes(&mut self) -> Result<Vec<Route>> {
         let mut question = RouteMessage::default();
         question.header.address_family = AddressFamily::Inet;
-        let messages = self.socket.dump(RTM_GETROUTE, &bytes(&question), &About::new("routes", "RTM_GETROUTE(dump)"))?;
+        let messages = self.socket.dump(
+            RTM_GETROUTE,
+            &bytes(&question),
+            &About::new("routes", "RTM_GETROUTE(dump)"),
+        )?;
         Ok(messages.iter().filter_map(read).collect())
     }
 }
@@ -104,13 +129,31 @@ fn message(link: &Link, route: &RouteSpec) -> RouteMessage {
         (None, None) => RouteScope::Link,
     };
     if route.dst.prefix_len() != 0 {
-        message.attributes.push(RouteAttribute::Destination(RouteAddress::from(route.dst.network())));
+        message
+            .attributes
+            .push(RouteAttribute::Destination(RouteAddress::from(
+                route.dst.network(),
+            )));
     }
     message.attributes.push(RouteAttribute::Oif(link.index));
-    message.attributes.extend(route.gateway.map(|gw| RouteAttribute::Gateway(RouteAddress::from(gw))));
-    message.attributes.extend(route.priority.map(RouteAttribute::Priority));
-    message.attributes.extend(route.table.map(RouteAttribute::Table));
-    let metrics: Vec<RouteMetric> = [route.mtu.map(RouteMetric::Mtu), route.advmss.map(RouteMetric::Advmss)].into_iter().flatten().collect();
+    message.attributes.extend(
+        route
+            .gateway
+            .map(|gw| RouteAttribute::Gateway(RouteAddress::from(gw))),
+    );
+    message
+        .attributes
+        .extend(route.priority.map(RouteAttribute::Priority));
+    message
+        .attributes
+        .extend(route.table.map(RouteAttribute::Table));
+    let metrics: Vec<RouteMetric> = [
+        route.mtu.map(RouteMetric::Mtu),
+        route.advmss.map(RouteMetric::Advmss),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     if !metrics.is_empty() {
         message.attributes.push(RouteAttribute::Metrics(metrics));
     }
@@ -118,8 +161,14 @@ fn message(link: &Link, route: &RouteSpec) -> RouteMessage {
 }
 
 fn about(link: &Link, call: &str, route: &RouteSpec) -> About {
-    let via = route.gateway.map(|gw| format!(" via {gw}")).unwrap_or_default();
-    About::new(format!("link {:?}", link.name), format!("{call}({}{via})", route.dst))
+    let via = route
+        .gateway
+        .map(|gw| format!(" via {gw}"))
+        .unwrap_or_default();
+    About::new(
+        format!("link {:?}", link.name),
+        format!("{call}({}{via})", route.dst),
+    )
 }
 
 fn bytes(message: &RouteMessage) -> Vec<u8> {
@@ -133,8 +182,13 @@ fn read(message: &Message) -> Option<Route> {
         return None;
     }
     let header = message.payload.get(..RTMSG)?;
-    let any = if i32::from(header[0]) == libc::AF_INET6 { IpAddr::from(Ipv6Addr::UNSPECIFIED) } else { IpAddr::from(Ipv4Addr::UNSPECIFIED) };
-    let (mut dst, mut gateway, mut link, mut priority, mut table) = (any, None, None, 0, u32::from(header[4]));
+    let any = if i32::from(header[0]) == libc::AF_INET6 {
+        IpAddr::from(Ipv6Addr::UNSPECIFIED)
+    } else {
+        IpAddr::from(Ipv4Addr::UNSPECIFIED)
+    };
+    let (mut dst, mut gateway, mut link, mut priority, mut table) =
+        (any, None, None, 0, u32::from(header[4]));
     for (kind, value) in attributes(&message.payload[RTMSG..]) {
         match kind {
             libc::RTA_DST => dst = as_ip(&value)?,
@@ -145,5 +199,11 @@ fn read(message: &Message) -> Option<Route> {
             _ => {}
         }
     }
-    Some(Route { dst: IpNet::new(dst, header[1]).ok()?, gateway, link, priority, table })
+    Some(Route {
+        dst: IpNet::new(dst, header[1]).ok()?,
+        gateway,
+        link,
+        priority,
+        table,
+    })
 }

@@ -15,7 +15,6 @@ pub(crate) const NLM_F_REQUEST: u16 = 0x1;
 pub(crate) const NLM_F_ACK: u16 = 0x4;
 pub(crate) const NLM_F_EXCL: u16 = 0x200;
 pub(crate) const NLM_F_CREATE: u16 = 0x400;
-pub(crate) const NLM_F_REPLACE: u16 = 0x100;
 pub(crate) const NLM_F_APPEND: u16 = 0x800;
 const NLM_F_DUMP: u16 = 0x300;
 const NLM_F_DUMP_INTR: u16 = 0x10;
@@ -50,7 +49,10 @@ pub(crate) struct About {
 
 impl About {
     pub(crate) fn new(object: impl Into<String>, call: impl Into<String>) -> About {
-        About { object: object.into(), call: call.into() }
+        About {
+            object: object.into(),
+            call: call.into(),
+        }
     }
 }
 
@@ -68,7 +70,10 @@ impl Socket {
         inner.bind_auto().map_err(fail)?;
         inner.connect(&SocketAddr::new(0, 0)).map_err(fail)?;
         // Errors in words, and without a copy of the request. Both are comforts that old kernels lack.
-        inner.set_ext_ack(true).and_then(|()| inner.set_cap_ack(true)).ok();
+        inner
+            .set_ext_ack(true)
+            .and_then(|()| inner.set_cap_ack(true))
+            .ok();
         // Dumps filtered by the kernel (4.20): without it we filter ourselves.
         inner.set_netlink_get_strict_chk(true).ok();
         Ok(Socket { inner, next_seq: 1 })
@@ -82,8 +87,15 @@ impl Socket {
     }
 
     /// Sends a request and waits for its acknowledgement.
-    pub(crate) fn request(&mut self, kind: u16, flags: u16, payload: &[u8], about: &About) -> Result<()> {
-        self.exchange(kind, flags | NLM_F_ACK, payload, about).map(drop)
+    pub(crate) fn request(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        payload: &[u8],
+        about: &About,
+    ) -> Result<()> {
+        self.exchange(kind, flags | NLM_F_ACK, payload, about)
+            .map(drop)
     }
 
     /// Sends a request for one object and gives its message.
@@ -91,11 +103,22 @@ impl Socket {
         self.exchange(kind, NLM_F_ACK, payload, about)?
             .into_iter()
             .next()
-            .ok_or_else(|| Error::unusable(&about.object, &about.call, "the kernel acknowledged and sent nothing"))
+            .ok_or_else(|| {
+                Error::unusable(
+                    &about.object,
+                    &about.call,
+                    "the kernel acknowledged and sent nothing",
+                )
+            })
     }
 
     /// Asks for a whole table.
-    pub(crate) fn dump(&mut self, kind: u16, payload: &[u8], about: &About) -> Result<Vec<Message>> {
+    pub(crate) fn dump(
+        &mut self,
+        kind: u16,
+        payload: &[u8],
+        about: &About,
+    ) -> Result<Vec<Message>> {
         for _ in 0..MAX_DUMPS {
             match self.exchange(kind, NLM_F_DUMP, payload, about) {
                 Ok(messages) if messages.iter().any(|m| m.flags & NLM_F_DUMP_INTR != 0) => {}
@@ -103,10 +126,21 @@ impl Socket {
                 other => return other,
             }
         }
-        Err(Error { message: Some(format!("the table changed during {MAX_DUMPS} dumps in a row")), ..Error::new(&about.object, &about.call, Errno::EINTR) })
+        Err(Error {
+            message: Some(format!(
+                "the table changed during {MAX_DUMPS} dumps in a row"
+            )),
+            ..Error::new(&about.object, &about.call, Errno::EINTR)
+        })
     }
 
-    fn exchange(&mut self, kind: u16, flags: u16, payload: &[u8], about: &About) -> Result<Vec<Message>> {
+    fn exchange(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        payload: &[u8],
+        about: &About,
+    ) -> Result<Vec<Message>> {
         let seq = self.take_seq();
         self.send(&frame(kind, flags | NLM_F_REQUEST, seq, payload), about)?;
         let mut found = Vec::new();
@@ -118,7 +152,9 @@ impl Socket {
                 match message.kind {
                     NLMSG_ERROR => return outcome(&message, about).map(|()| found),
                     NLMSG_DONE => return done(message, found, about),
-                    NLMSG_OVERRUN => return Err(Error::new(&about.object, &about.call, Errno::ENOBUFS)),
+                    NLMSG_OVERRUN => {
+                        return Err(Error::new(&about.object, &about.call, Errno::ENOBUFS));
+                    }
                     _ => found.push(message),
                 }
             }
@@ -130,7 +166,13 @@ impl Socket {
             match self.inner.send(bytes, 0) {
                 Ok(_) => return Ok(()),
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(Error::from_io(&about.object, &format!("send {}", about.call), &e)),
+                Err(e) => {
+                    return Err(Error::from_io(
+                        &about.object,
+                        &format!("send {}", about.call),
+                        &e,
+                    ));
+                }
             }
         }
     }
@@ -178,10 +220,19 @@ fn split(mut bytes: &[u8]) -> Vec<Message> {
     let mut messages = Vec::new();
     while let Some(header) = bytes.get(..HEADER) {
         let half = |at: usize| u16::from_ne_bytes([header[at], header[at + 1]]);
-        let word = |at: usize| u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let word = |at: usize| {
+            u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+        };
         let len = usize::try_from(word(0)).unwrap_or(usize::MAX);
-        let Some(payload) = bytes.get(HEADER..len) else { break };
-        messages.push(Message { kind: half(4), flags: half(6), seq: word(8), payload: payload.to_vec() });
+        let Some(payload) = bytes.get(HEADER..len) else {
+            break;
+        };
+        messages.push(Message {
+            kind: half(4),
+            flags: half(6),
+            seq: word(8),
+            payload: payload.to_vec(),
+        });
         bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
     }
     messages
@@ -189,13 +240,25 @@ fn split(mut bytes: &[u8]) -> Vec<Message> {
 
 /// What an NLMSG_ERROR says: zero is an acknowledgement.
 pub(crate) fn outcome(message: &Message, about: &About) -> Result<()> {
-    let code = message.payload.get(..4).and_then(|b| <[u8; 4]>::try_from(b).ok()).map(i32::from_ne_bytes);
+    let code = message
+        .payload
+        .get(..4)
+        .and_then(|b| <[u8; 4]>::try_from(b).ok())
+        .map(i32::from_ne_bytes);
     match code {
-        None => Err(Error::unusable(&about.object, &about.call, "an error message without a code")),
+        None => Err(Error::unusable(
+            &about.object,
+            &about.call,
+            "an error message without a code",
+        )),
         Some(0) => Ok(()),
         Some(code) => Err(Error {
             message: extended(message),
-            ..Error::new(&about.object, &about.call, Errno::from_raw(code.saturating_neg()))
+            ..Error::new(
+                &about.object,
+                &about.call,
+                Errno::from_raw(code.saturating_neg()),
+            )
         }),
     }
 }
@@ -209,7 +272,9 @@ fn extended(message: &Message) -> Option<String> {
     let copied = if message.flags & NLM_F_CAPPED != 0 {
         HEADER
     } else {
-        usize::try_from(attr::as_u32(request.get(..4)?)?).ok()?.next_multiple_of(4)
+        usize::try_from(attr::as_u32(request.get(..4)?)?)
+            .ok()?
+            .next_multiple_of(4)
     };
     attr::find(request.get(copied..)?, NLMSGERR_ATTR_MSG).map(|text| attr::as_text(&text))
 }
@@ -220,7 +285,13 @@ fn done(end: Message, found: Vec<Message>, about: &About) -> Result<Vec<Message>
         return Err(Error::new(&about.object, &about.call, Errno::EINTR));
     }
     if end.payload.len() >= 4 {
-        outcome(&Message { flags: end.flags & !NLM_F_ACK_TLVS, ..end }, about)?;
+        outcome(
+            &Message {
+                flags: end.flags & !NLM_F_ACK_TLVS,
+                ..end
+            },
+            about,
+        )?;
     }
     Ok(found)
 }
@@ -239,27 +310,55 @@ mod tests {
         bytes.extend(frame(17, 2, 8, b""));
         let messages = split(&bytes);
         assert_eq!(messages.len(), 2);
-        assert_eq!((messages[0].seq, messages[0].payload.as_slice()), (7, b"abcde".as_slice()));
+        assert_eq!(
+            (messages[0].seq, messages[0].payload.as_slice()),
+            (7, b"abcde".as_slice())
+        );
         for cut in 0..bytes.len() {
             assert!(split(&bytes[..cut]).len() < 2);
         }
-        assert!(split(&[0; 16]).is_empty(), "a length shorter than the header ends the list");
+        assert!(
+            split(&[0; 16]).is_empty(),
+            "a length shorter than the header ends the list"
+        );
     }
 
     #[test]
     fn the_kernels_words_become_part_of_the_error() {
         let mut payload = (-17i32).to_ne_bytes().to_vec();
         payload.extend([0; HEADER]);
-        payload.extend(attr::Writer::default().text(NLMSGERR_ATTR_MSG, "File exists already").into_bytes());
-        let message = Message { kind: NLMSG_ERROR, flags: NLM_F_CAPPED | NLM_F_ACK_TLVS, seq: 1, payload };
+        payload.extend(
+            attr::Writer::default()
+                .text(NLMSGERR_ATTR_MSG, "File exists already")
+                .into_bytes(),
+        );
+        let message = Message {
+            kind: NLMSG_ERROR,
+            flags: NLM_F_CAPPED | NLM_F_ACK_TLVS,
+            seq: 1,
+            payload,
+        };
         let error = outcome(&message, &about()).unwrap_err();
-        assert_eq!(error.to_string(), "link \"x\": RTM_GETLINK: file exists (EEXIST): File exists already");
+        assert_eq!(
+            error.to_string(),
+            "link \"x\": RTM_GETLINK: file exists (EEXIST): File exists already"
+        );
     }
 
     #[test]
     fn an_interrupted_dump_is_told_from_a_whole_one() {
-        let end = |flags| Message { kind: NLMSG_DONE, flags, seq: 1, payload: 0i32.to_ne_bytes().to_vec() };
-        assert_eq!(done(end(NLM_F_DUMP_INTR), Vec::new(), &about()).unwrap_err().errno, Errno::EINTR);
+        let end = |flags| Message {
+            kind: NLMSG_DONE,
+            flags,
+            seq: 1,
+            payload: 0i32.to_ne_bytes().to_vec(),
+        };
+        assert_eq!(
+            done(end(NLM_F_DUMP_INTR), Vec::new(), &about())
+                .unwrap_err()
+                .errno,
+            Errno::EINTR
+        );
         assert!(done(end(2), Vec::new(), &about()).unwrap().is_empty());
     }
 }

@@ -1,0 +1,84 @@
+//! Reading back what is there.
+use nix::errno::Errno;
+
+use super::batch::{NEWTABLE, Nft, nfgenmsg, set_named, subsystem};
+use super::expr::{DATA_VALUE, DATA_VERDICT, LIST_ELEM, Verdict};
+use super::object::{Element, Table};
+use crate::attr::{as_be32, as_text, attributes, find};
+use crate::error::Result;
+use crate::socket::About;
+
+const GETTABLE: u16 = 1;
+const GETSETELEM: u16 = 13;
+/// `struct nfgenmsg`.
+const NFGEN: usize = 4;
+
+impl Nft {
+    /// The names of the tables of a family.
+    ///
+    /// # Errors
+    /// The kernel refused the question.
+    pub fn tables(&mut self, family: super::Family) -> Result<Vec<String>> {
+        let about = About::new("tables", "NFT_MSG_GETTABLE(dump)");
+        let messages =
+            self.socket
+                .dump(subsystem(GETTABLE), &nfgenmsg(family.number(), 0), &about)?;
+        let tables = messages.iter().filter(|m| m.kind == subsystem(NEWTABLE));
+        Ok(tables
+            .filter_map(|m| find(m.payload.get(NFGEN..)?, 1))
+            .map(|name| as_text(&name))
+            .collect())
+    }
+
+    /// The elements of a set or map, without the ends of intervals; none if the set or its table is not there.
+    ///
+    /// # Errors
+    /// The kernel refused the question.
+    pub fn elements(&mut self, table: Table<'_>, set: &str) -> Result<Vec<Element>> {
+        let about = About::new(set_named(table, set), "NFT_MSG_GETSETELEM(dump)");
+        let question = crate::attr::Writer::with_header(&nfgenmsg(table.family.number(), 0))
+            .text(1, table.name)
+            .text(2, set)
+            .into_bytes();
+        let messages = match self.socket.dump(subsystem(GETSETELEM), &question, &about) {
+            Err(e) if e.errno == Errno::ENOENT => return Ok(Vec::new()),
+            other => other?,
+        };
+        let lists = messages
+            .iter()
+            .filter_map(|m| find(m.payload.get(NFGEN..)?, 3));
+        Ok(lists
+            .flat_map(|list| {
+                attributes(&list)
+                    .filter(|(kind, _)| *kind == LIST_ELEM)
+                    .filter_map(|(_, e)| read(&e))
+                    .collect::<Vec<_>>()
+            })
+            .collect())
+    }
+}
+
+fn read(element: &[u8]) -> Option<Element> {
+    const INTERVAL_END: u32 = 1;
+    let (mut key, mut verdict) = (None, None);
+    for (kind, value) in attributes(element) {
+        match kind {
+            1 => key = find(&value, DATA_VALUE),
+            2 => verdict = find(&value, DATA_VERDICT).and_then(|v| read_verdict(&v)),
+            3 if as_be32(&value)? & INTERVAL_END != 0 => return None,
+            _ => {}
+        }
+    }
+    Some(Element {
+        key: key?,
+        end: None,
+        verdict,
+    })
+}
+
+fn read_verdict(value: &[u8]) -> Option<Verdict> {
+    let code = <[u8; 4]>::try_from(find(value, 1)?)
+        .ok()
+        .map(i32::from_be_bytes)?;
+    Verdict::from_parts(code, find(value, 2).map(|chain| as_text(&chain)))
+}

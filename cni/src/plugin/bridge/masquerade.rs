@@ -1,0 +1,200 @@
+//! Masquerade: what leaves a network's subnet for elsewhere gets the host's address.
+//!
+//! One table for all networks, and in it one verdict map from source subnets to their chains:
+//! ```text
+//! table inet davit {
+//!   map masquerade { type ipv4_addr : verdict; flags interval; elements = { 10.89.0.0/16 : goto masq-davit-10.89.0.0/16 } }
+//!   chain masq-davit-10.89.0.0/16 { ip daddr 10.89.0.0/16 return; ip daddr 224.0.0.0/4 return; counter masquerade }
+//!   chain postrouting { type nat hook postrouting priority srcnat; ip saddr vmap @masquerade }
+//! }
+//! ```
+//! A packet is looked up once however many networks there are, and containers come and go without any change: a
+//! network's element and chain are made in one transaction by its first container.
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use netlink::nft::{
+    Batch, Chain, ChainKind, Element, Expr, Family, Hook, Nft, Set, SetData, SetKey, Table, Verdict,
+};
+
+use super::super::Failure;
+
+const TABLE: Table<'static> = Table {
+    family: Family::Inet,
+    name: "davit",
+};
+const MAP: &str = "masquerade";
+const BASE_CHAIN: &str = "postrouting";
+/// `NF_IP_PRI_NAT_SRC`, where `nft` says `srcnat`.
+const SOURCE_NAT: i32 = 100;
+const PREFIX: &str = "masq-";
+
+/// Makes the masquerade of a subnet, if it is not there.
+pub(super) fn ensure(network: &str, subnet: Ipv4Net) -> Result<(), Failure> {
+    let mut nft = Nft::open()?;
+    let present = subnets(&mut nft)?;
+    if present
+        .iter()
+        .any(|s| s.subnet == subnet && s.network == network)
+    {
+        return Ok(());
+    }
+    let mut batch = Batch::new();
+    prepare(&mut batch);
+    for other in present.iter().filter(|s| overlap(s.subnet, subnet)) {
+        // The network had another subnet before; or it is somebody else's, and one of the two must go.
+        if other.network != network {
+            let msg = format!(
+                "network {network:?}: its subnet {subnet} overlaps with {} of network {:?}, which is masqueraded already",
+                other.subnet, other.network
+            );
+            return Err(Failure::config(msg));
+        }
+        forget(&mut batch, other);
+    }
+    let chain = chain_name(network, subnet);
+    batch
+        .add_chain(
+            TABLE,
+            &Chain {
+                name: &chain,
+                base: None,
+            },
+        )
+        .flush_chain(TABLE, &chain);
+    for stays in [subnet, multicast()] {
+        let rule = [
+            Expr::ipv4_goes_to(stays),
+            vec![Expr::Verdict(Verdict::Return)],
+        ]
+        .concat();
+        batch.add_rule(TABLE, &chain, &rule);
+    }
+    batch.add_rule(TABLE, &chain, &[Expr::Counter, Expr::Masquerade]);
+    batch.add_element(
+        TABLE,
+        MAP,
+        &Element::subnet(subnet).to(Verdict::Goto(chain)),
+    );
+    Ok(nft.commit(&batch)?)
+}
+
+/// Removes the masquerade of a subnet, and the table with the last one. Nothing there is as good.
+pub(super) fn remove(network: &str, subnet: Ipv4Net) -> Result<(), Failure> {
+    let mut nft = Nft::open()?;
+    let present = subnets(&mut nft)?;
+    let Some(ours) = present
+        .iter()
+        .find(|s| s.subnet == subnet && s.network == network)
+    else {
+        return Ok(());
+    };
+    let mut batch = Batch::new();
+    if present.len() == 1 {
+        batch.delete_table(TABLE);
+    } else {
+        forget(&mut batch, ours);
+    }
+    Ok(nft.commit(&batch)?)
+}
+
+/// A subnet that is masqueraded, and whose it is.
+struct Masqueraded {
+    network: String,
+    subnet: Ipv4Net,
+}
+
+fn subnets(nft: &mut Nft) -> Result<Vec<Masqueraded>, Failure> {
+    let elements = nft.elements(TABLE, MAP)?;
+    let chains = elements.into_iter().filter_map(|e| match e.verdict {
+        Some(Verdict::Goto(chain)) => Some(chain),
+        _ => None,
+    });
+    Ok(chains
+        .filter_map(|chain| parse_chain_name(&chain))
+        .collect())
+}
+
+/// The chain's name says whose it is; the subnet has no `-`.
+fn chain_name(network: &str, subnet: Ipv4Net) -> String {
+    format!("{PREFIX}{network}-{subnet}")
+}
+
+fn parse_chain_name(chain: &str) -> Option<Masqueraded> {
+    let (network, subnet) = chain.strip_prefix(PREFIX)?.rsplit_once('-')?;
+    Some(Masqueraded {
+        network: network.to_owned(),
+        subnet: subnet.parse().ok()?,
+    })
+}
+
+/// The table, the map and the base chain. The base chain's one rule is written anew each time, because rules,
+/// unlike everything else, would be there twice.
+fn prepare(batch: &mut Batch) {
+    batch
+        .add_table(TABLE)
+        .add_set(
+            TABLE,
+            &Set {
+                name: MAP,
+                key: SetKey::Ipv4,
+                interval: true,
+                data: Some(SetData::Verdict),
+            },
+        )
+        .add_chain(
+            TABLE,
+            &Chain {
+                name: BASE_CHAIN,
+                base: Some((ChainKind::Nat, Hook::Postrouting, SOURCE_NAT)),
+            },
+        )
+        .flush_chain(TABLE, BASE_CHAIN);
+    let rule = [
+        Expr::is_ipv4(),
+        vec![Expr::ipv4_source(), Expr::VerdictMap(MAP.to_owned())],
+    ]
+    .concat();
+    batch.add_rule(TABLE, BASE_CHAIN, &rule);
+}
+
+fn forget(batch: &mut Batch, gone: &Masqueraded) {
+    let chain = chain_name(&gone.network, gone.subnet);
+    batch
+        .delete_element(TABLE, MAP, &Element::subnet(gone.subnet))
+        .delete_chain(TABLE, &chain);
+}
+
+fn overlap(a: Ipv4Net, b: Ipv4Net) -> bool {
+    a.contains(&b.network()) || b.contains(&a.network())
+}
+
+fn multicast() -> Ipv4Net {
+    Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_says_whose_subnet_it_is_even_if_the_network_has_a_dash() {
+        let name = chain_name("my-net-2", "10.89.0.0/16".parse().unwrap());
+        let parsed = parse_chain_name(&name).unwrap();
+        assert_eq!(
+            (parsed.network.as_str(), parsed.subnet.to_string().as_str()),
+            ("my-net-2", "10.89.0.0/16")
+        );
+        assert!(parse_chain_name("postrouting").is_none());
+    }
+
+    #[test]
+    fn overlapping_is_found_in_both_directions() {
+        let net = |text: &str| text.parse::<Ipv4Net>().unwrap();
+        assert!(
+            overlap(net("10.0.0.0/8"), net("10.89.0.0/16"))
+                && overlap(net("10.89.0.0/16"), net("10.0.0.0/8"))
+        );
+        assert!(!overlap(net("10.88.0.0/16"), net("10.89.0.0/16")));
+    }
+}

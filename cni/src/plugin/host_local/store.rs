@@ -1,0 +1,219 @@
+//! Reservations on disk: `<dataDir>/<network>/<address>`, holding `<container id>\r\n<interface>`; the address given
+//! last in `last_reserved_ip.<range set>`; and `lock`, held with flock while anything is read or changed.
+//!
+//! A reservation is written under another name and linked to its own, so a crash leaves a whole one or none.
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::net::Ipv4Addr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+
+use super::super::Failure;
+
+/// Whose reservation it is: container id and interface.
+type Owner<'a> = (&'a str, &'a str);
+
+const LINE_BREAK: &str = "\r\n";
+
+/// One address that is taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Reservation {
+    pub(super) address: Ipv4Addr,
+    /// What the file says.
+    owner: String,
+}
+
+/// The reservations of one network.
+#[derive(Debug)]
+pub(super) struct Store {
+    dir: PathBuf,
+}
+
+/// The same while nobody else reads or changes them.
+#[derive(Debug)]
+pub(super) struct Locked {
+    dir: PathBuf,
+    /// Unlocked when dropped.
+    _lock: Flock<File>,
+}
+
+impl Store {
+    /// The store of a network, made if it is not there.
+    pub(super) fn open(data_dir: &Path, network: &str) -> Result<Store, Failure> {
+        let dir = data_dir.join(network);
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(&dir)
+            .map_err(|e| Failure::io("make directory", &dir, &e))?;
+        Ok(Store { dir })
+    }
+
+    /// The store of a network, if anything was ever reserved in it.
+    pub(super) fn find(data_dir: &Path, network: &str) -> Result<Option<Store>, Failure> {
+        let dir = data_dir.join(network);
+        match fs::metadata(&dir) {
+            Ok(_) => Ok(Some(Store { dir })),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Failure::io("stat", &dir, &e)),
+        }
+    }
+
+    /// Waits until nobody else is at it.
+    pub(super) fn lock(self) -> Result<Locked, Failure> {
+        let path = self.dir.join("lock");
+        let open = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path);
+        let mut file = open.map_err(|e| Failure::io("open", &path, &e))?;
+        loop {
+            match Flock::lock(file, FlockArg::LockExclusive) {
+                Ok(lock) => {
+                    return Ok(Locked {
+                        dir: self.dir,
+                        _lock: lock,
+                    });
+                }
+                Err((again, nix::errno::Errno::EINTR)) => file = again,
+                Err((_, errno)) => return Err(Failure::io("flock", &path, &errno.into())),
+            }
+        }
+    }
+}
+
+impl Locked {
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Reserves an address; false if it is taken.
+    pub(super) fn reserve(
+        &self,
+        address: Ipv4Addr,
+        owner: Owner<'_>,
+        range_set: usize,
+    ) -> Result<bool, Failure> {
+        let path = self.dir.join(address.to_string());
+        if self.is_leftover(&path) {
+            fs::remove_file(&path).map_err(|e| Failure::io("remove", &path, &e))?;
+        }
+        let fresh = self.dir.join(".reservation");
+        let linked = self
+            .write_file(&fresh, &key(owner))
+            .and_then(|()| fs::hard_link(&fresh, &path));
+        // Whether or not it was linked, the other name has done its work.
+        fs::remove_file(&fresh).ok();
+        match linked {
+            Ok(()) => {}
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => return Ok(false),
+            Err(e) => return Err(Failure::io("write", &path, &e)),
+        }
+        let last = self.dir.join(format!("last_reserved_ip.{range_set}"));
+        if let Err(e) = self.write_file(&last, &address.to_string()) {
+            // An address that we do not report must not stay taken.
+            fs::remove_file(&path).ok();
+            return Err(Failure::io("write", &last, &e));
+        }
+        Ok(true)
+    }
+
+    /// The address given last from a range set.
+    pub(super) fn last_reserved(&self, range_set: usize) -> Option<Ipv4Addr> {
+        let text =
+            fs::read_to_string(self.dir.join(format!("last_reserved_ip.{range_set}"))).ok()?;
+        text.trim().parse().ok()
+    }
+
+    /// All reservations: each address and what its file says. Empty files are left by a crash of the reference
+    /// plugin, which makes a file before it fills it, and count as free.
+    pub(super) fn reservations(&self) -> Result<Vec<Reservation>, Failure> {
+        let failed = |e: std::io::Error| Failure::io("read directory", &self.dir, &e);
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.dir).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let Some(address) = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok())
+            else {
+                continue;
+            };
+            match fs::read_to_string(entry.path()) {
+                Ok(owner) if owner.is_empty() => {}
+                Ok(owner) => found.push(Reservation { address, owner }),
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                // Unreadable, and so not ours: taken.
+                Err(_) => found.push(Reservation {
+                    address,
+                    owner: String::new(),
+                }),
+            }
+        }
+        found.sort_unstable_by_key(|r| r.address);
+        Ok(found)
+    }
+
+    /// Releases everything that an owner holds.
+    pub(super) fn release(&self, owner: Owner<'_>) -> Result<(), Failure> {
+        for reservation in self.reservations()?.iter().filter(|r| r.is_of(owner)) {
+            self.release_address(reservation.address, owner)?;
+        }
+        Ok(())
+    }
+
+    /// Releases one address, if that owner holds it.
+    pub(super) fn release_address(
+        &self,
+        address: Ipv4Addr,
+        owner: Owner<'_>,
+    ) -> Result<(), Failure> {
+        let path = self.dir.join(address.to_string());
+        let held = fs::read_to_string(&path).is_ok_and(|text| {
+            Reservation {
+                address,
+                owner: text,
+            }
+            .is_of(owner)
+        });
+        if !held {
+            return Ok(());
+        }
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(Failure::io("remove", &path, &e)),
+            _ => Ok(()),
+        }
+    }
+
+    fn write_file(&self, path: &Path, text: &str) -> std::io::Result<()> {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(path)?;
+        file.write_all(text.as_bytes())
+    }
+
+    /// Under the lock nobody is in the middle of writing.
+    fn is_leftover(&self, path: &Path) -> bool {
+        fs::metadata(path).is_ok_and(|m| m.is_file() && m.len() == 0)
+    }
+}
+
+fn key((container_id, ifname): Owner<'_>) -> String {
+    format!("{}{LINE_BREAK}{ifname}", container_id.trim())
+}
+
+impl Reservation {
+    /// Old versions of the reference plugin wrote the container id alone.
+    pub(super) fn is_of(&self, owner: Owner<'_>) -> bool {
+        let text = self.owner.trim();
+        text == key(owner) || text == owner.0.trim()
+    }
+}

@@ -1,0 +1,24 @@
+//! Kernel parameters of the calling thread's network namespace.
+use std::fs;
+use std::io::ErrorKind;
+use std::path::PathBuf;
+
+use super::Failure;
+
+/// Sets a parameter unless it has the value: the file may be read-only where it need not be written.
+pub(crate) fn set(key: &str, value: &str) -> Result<(), Failure> {
+    let path = PathBuf::from("/proc/sys").join(key);
+    if fs::read_to_string(&path).is_ok_and(|now| now.trim() == value) {
+        return Ok(());
+    }
+    fs::write(&path, value).map_err(|e| Failure::io(&format!("write {value:?} to"), &path, &e))
+}
+
+/// As [`set`], for parameters that only some kernels have.
+pub(crate) fn set_if_there(key: &str, value: &str) -> Result<(), Failure> {
+    let path = PathBuf::from("/proc/sys").join(key);
+    match fs::metadata(&path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        _ => set(key, value),
+    }
+}
