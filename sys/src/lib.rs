@@ -23,3 +23,12 @@ pub mod spawn;
 pub mod tty;
 
 pub use error::{Error, Result};
+
+/// The vocabulary of these wrappers, so that their callers need not name the crate it comes from.
+pub use nix::{
+    errno::Errno,
+    mount::MntFlags,
+    sched::CloneFlags,
+    sys::{signal::Signal, stat::Mode},
+    unistd::Pid,
+};

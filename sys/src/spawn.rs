@@ -79,6 +79,13 @@ pub fn spawn(request: &Spawn<'_>) -> Result<i32> {
     Err(Error::new(Errno::from_raw(errno), format!("execve({:?}, {words:?})", request.program)))
 }
 
+/// Ends this process at once: no destructors, no flushed buffers. For the child side of a fork, which shares both with
+/// its parent.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: never returns, and touches no memory of this process.
+    unsafe { libc::_exit(code) }
+}
+
 /// The NULL-terminated array that `execve` wants. It borrows from `words`, which the caller keeps.
 fn pointers(words: &[CString]) -> Vec<*const libc::c_char> {
     words.iter().map(|word| word.as_ptr()).chain([ptr::null()]).collect()

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
-use sys::socket;
+use sys::{Errno, socket};
 
 use crate::protocol::{
     Create, Created, Empty, ErrorKind, Event, Exec, ExecStarted, Hello, MAX_PACKET, Message, Op, Request, Signalled, Status,
@@ -247,8 +247,8 @@ impl Client {
     fn call<T: DeserializeOwned>(&mut self, op_name: &'static str, op: Op, fds: &[BorrowedFd<'_>]) -> Result<T, Error> {
         self.seq += 1;
         let packet = encode(&Request { seq: self.seq, op }).ok_or(Error::TooLarge { op: op_name })?;
-        socket::send(&self.fd, &packet, fds).map_err(|source| match source.errno as i32 {
-            EPIPE => Error::Closed { path: self.path.clone(), op: op_name },
+        socket::send(&self.fd, &packet, fds).map_err(|source| match source.errno {
+            Errno::EPIPE => Error::Closed { path: self.path.clone(), op: op_name },
             _ => self.transport(op_name, source),
         })?;
         let deadline = Instant::now() + self.timeout;
@@ -293,16 +293,12 @@ impl Client {
 
     /// A shim that ends with unread requests resets the connection: the same as closing it.
     fn broken(&self, op: &'static str, source: sys::Error) -> Error {
-        match source.errno as i32 {
-            ECONNRESET => Error::Closed { path: self.path.clone(), op },
+        match source.errno {
+            Errno::ECONNRESET => Error::Closed { path: self.path.clone(), op },
             _ => self.transport(op, source),
         }
     }
 }
-
-/// `errno` values of <asm-generic/errno.h>; this crate names no libc.
-const EPIPE: i32 = 32;
-const ECONNRESET: i32 = 104;
 
 /// A subscribed connection. Its descriptor is readable when an event or the end is there.
 #[derive(Debug)]

@@ -1,0 +1,158 @@
+//! `exec` and `kill_exec`.
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use super::commands::{self, Command, Invocation, Log, Purpose};
+use super::connections::ReplyTo;
+use super::{Supervisor, wire};
+use crate::launch;
+use crate::protocol::{ErrorKind, Event, Exec as Request, ExecStarted, WireError};
+use crate::tree::{self, Extent};
+
+/// How many ended execs are remembered, so that what they left running can still be killed.
+const ENDED_MAX: usize = 64;
+
+/// A program that was run in a container.
+pub(super) struct Exec {
+    pub(super) container: u64,
+    container_id: String,
+    id: String,
+    pub(super) pid: i32,
+    pub(super) exit: Option<i32>,
+}
+
+impl Exec {
+    pub(super) fn exit_event(&self, exit_code: i32) -> Event {
+        Event::ExecExit { container_id: self.container_id.clone(), exec_id: self.id.clone(), exit_code }
+    }
+}
+
+impl Supervisor {
+    /// The runtime gets the client's descriptors as its stdio and hands them on; it goes to the background and names the
+    /// new process in a file.
+    pub(super) fn exec(&mut self, reply: ReplyTo, request: Request, fds: Vec<OwnedFd>) -> Result<(), WireError> {
+        let Request { container_id, exec_id, process_json_path, terminal } = request;
+        let what = format!("exec \"{exec_id}\" in \"{container_id}\"");
+        let invalid = |why: &str| wire(ErrorKind::Invalid, format!("{what}: {why}"));
+        let container = self.existing(&container_id)?;
+        if !container.lives() {
+            return Err(invalid("the container does not run"));
+        }
+        if terminal {
+            return Err(invalid("terminals are not supported yet"));
+        }
+        if !process_json_path.is_absolute() {
+            return Err(invalid(&format!("{process_json_path:?} is not an absolute path")));
+        }
+        let serial = container.serial;
+        if self.knows_exec(serial, &exec_id) {
+            return Err(wire(ErrorKind::AlreadyExists, format!("{what}: the exec exists already")));
+        }
+        let stdio = stdio(fds).map_err(|error| invalid(&error))?;
+        let (Some(pid_file), Some(log)) = (self.temporary(serial, "pid"), self.temporary(serial, "log")) else {
+            return Err(invalid("the bundle is gone"));
+        };
+        let runtime = self.existing(&container_id)?.runtime.clone();
+        let started = commands::start(Invocation {
+            runtime: &runtime,
+            verb: "exec",
+            log: Log::Temporary(log),
+            arguments: vec![
+                "--process".into(),
+                process_json_path.into(),
+                "--detach".into(),
+                "--pid-file".into(),
+                pid_file.clone().into(),
+                container_id.clone().into(),
+            ],
+            stdio: Some([stdio[0].as_fd(), stdio[1].as_fd(), stdio[2].as_fd()]),
+        })?;
+        self.watch(started, (serial, &container_id), Purpose::Exec { exec_id, pid_file }, Some(reply));
+        Ok(())
+    }
+
+    fn knows_exec(&self, container: u64, exec_id: &str) -> bool {
+        let running = |command: &Command| {
+            command.container == container && matches!(&command.purpose, Purpose::Exec { exec_id: id, .. } if id == exec_id)
+        };
+        self.execs.iter().any(|exec| exec.container == container && exec.id == exec_id) || self.commands.iter().any(running)
+    }
+
+    pub(super) fn exec_ended(&mut self, command: Command, result: Result<(), WireError>) {
+        let Command { container, container_id, purpose, reply, .. } = command;
+        let Purpose::Exec { exec_id, pid_file } = purpose else { return };
+        let pid = result.and_then(|()| commands::read_pid(&pid_file));
+        drop(launch::remove(&pid_file));
+        let pid = match pid {
+            Ok(pid) => pid,
+            Err(error) => return self.reply_if(reply, Err(error)),
+        };
+        let mut exec = Exec { container, container_id, id: exec_id, pid, exit: None };
+        let ended = self.ended_already(pid);
+        exec.exit = ended.map(sys::process::Exit::code);
+        let event = exec.exit.map(|code| exec.exit_event(code));
+        self.execs.push(exec);
+        self.reply_if(reply, serde_json::to_value(ExecStarted { pid }).map_err(|error| wire(ErrorKind::Internal, error.to_string())));
+        if let Some(event) = event {
+            self.announce(&event);
+            self.forget_old_execs();
+        }
+    }
+
+    pub(super) fn kill_exec(&mut self, container_id: &str, exec_id: &str) -> Result<(), WireError> {
+        let container = self.existing(container_id)?;
+        let (serial, cgroup) = (container.serial, container.cgroup.clone());
+        let list = || match &cgroup {
+            Some(cgroup) => cgroup.processes().unwrap_or_default(),
+            None => tree::all_processes(),
+        };
+        if let Some(exec) = self.execs.iter().find(|exec| exec.container == serial && exec.id == exec_id) {
+            tree::kill(exec.pid, exec.exit.is_none(), Extent::Session, list);
+            return Ok(());
+        }
+        let on_its_way = self.commands.iter().find_map(|command| match &command.purpose {
+            Purpose::Exec { exec_id: id, pid_file } if command.container == serial && id == exec_id => Some((command.pid, pid_file)),
+            _ => None,
+        });
+        let Some((pid, pid_file)) = on_its_way else {
+            return Err(wire(ErrorKind::NotFound, format!("exec \"{exec_id}\" in \"{container_id}\" does not exist")));
+        };
+        kill_unfinished(pid, pid_file, list);
+        Ok(())
+    }
+
+    /// Running execs of a container, for the status.
+    pub(super) fn running_execs(&self, container: u64) -> Vec<String> {
+        self.execs.iter().filter(|exec| exec.container == container && exec.exit.is_none()).map(|exec| exec.id.clone()).collect()
+    }
+
+    /// Probes run for weeks: only the last ended ones are kept.
+    pub(super) fn forget_old_execs(&mut self) {
+        let ended = self.execs.iter().filter(|exec| exec.exit.is_some()).count();
+        let mut surplus = ended.saturating_sub(ENDED_MAX);
+        self.execs.retain(|exec| {
+            let forget = surplus > 0 && exec.exit.is_some();
+            surplus -= usize::from(forget);
+            !forget
+        });
+    }
+}
+
+/// Kills a runtime that is still starting an exec, and the process that it may have made already.
+fn kill_unfinished(runtime: i32, pid_file: &Path, list: impl Fn() -> Vec<i32>) {
+    tree::kill(runtime, true, Extent::Descendants, tree::all_processes);
+    if let Ok(pid) = commands::read_pid(pid_file) {
+        tree::kill(pid, true, Extent::Session, list);
+    }
+}
+
+/// stdin, stdout, stderr; the first is /dev/null when only two were sent.
+fn stdio(fds: Vec<OwnedFd>) -> Result<[OwnedFd; 3], String> {
+    let count = fds.len();
+    let mut fds = fds;
+    if count == 2 {
+        let null = std::fs::File::open("/dev/null").map_err(|error| format!("open(\"/dev/null\"): {error}"))?;
+        fds.insert(0, null.into());
+    }
+    fds.try_into().map_err(|_| format!("{count} descriptors came with the request, not [stdin,] stdout, stderr"))
+}
