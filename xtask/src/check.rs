@@ -74,14 +74,11 @@ fn deny(workspace: &Workspace) -> Result<()> {
     };
     eprintln!("advisories are not checked here: their database is a git repository");
     let mut command = std::process::Command::new(cargo_deny);
-    run::run(command.current_dir(&workspace.root).args([
-        "--locked",
-        "--offline",
-        "check",
-        "bans",
-        "licenses",
-        "sources",
-    ]))
+    run::run(
+        command
+            .current_dir(&workspace.root)
+            .args(["--locked", "check", "bans", "licenses", "sources"]),
+    )
 }
 
 fn report(faults: Vec<String>) -> Result<()> {

@@ -44,7 +44,6 @@ const NOT_IN_SMALL: &[&str] = &[
     "clap",
     "tracing",
     "tracing-subscriber",
-    "log",
     "env_logger",
     "regex",
     "anyhow",

@@ -20,6 +20,8 @@ const PACKAGES: &[&str] = &[
     "crun",
     "podman",
     "conmon",
+    "containerd",
+    "containernetworking-plugins",
     "docker-registry",
     "busybox-static",
     "skopeo",

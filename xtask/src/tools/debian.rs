@@ -11,6 +11,8 @@ use crate::run;
 
 /// Debian policy: a program of this name that exits 101 forbids every service start by package scripts.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
+/// Packages with a service of their name. Where one was installed before us, its service is somebody's and stays.
+const SERVICES: [&str; 2] = ["containerd", "docker-registry"];
 
 /// Installs those of the packages that are absent.
 pub(super) fn install(packages: &[&str]) -> Result<()> {
@@ -39,9 +41,11 @@ pub(super) fn install(packages: &[&str]) -> Result<()> {
             .args(["install", "--yes", "--no-install-recommends"])
             .args(&missing),
     )?;
-    if missing.contains(&"docker-registry") && run::on_path("systemctl") {
-        // Its unit is enabled on installation, which would start a registry on port 5000 at the next boot.
-        run::run(Command::new("systemctl").args(["--quiet", "disable", "docker-registry"]))?;
+    for service in SERVICES.iter().filter(|service| missing.contains(service)) {
+        // Its unit is enabled on installation and would start at the next boot.
+        if run::on_path("systemctl") {
+            run::run(Command::new("systemctl").args(["--quiet", "disable", service]))?;
+        }
     }
     Ok(())
 }
