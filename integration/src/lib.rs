@@ -7,11 +7,14 @@
 #![forbid(unsafe_code)]
 
 pub mod bin;
+pub mod bundle;
 pub mod command;
 pub mod crictl;
+pub mod host;
 pub mod image;
 pub mod leak;
 pub mod node;
+pub mod oci;
 pub mod peer;
 pub mod registry;
 pub mod wait;
