@@ -6,8 +6,10 @@ use std::time::Duration;
 use proto::davit::v1::images_client::ImagesClient;
 use proto::runtime::v1::image_service_client::ImageServiceClient;
 use proto::runtime::v1::runtime_service_client::RuntimeServiceClient;
-use proto::runtime::v1::{VersionRequest, VersionResponse};
+use proto::runtime::v1::{StatusRequest, VersionRequest, VersionResponse};
 use tokio::net::UnixStream;
+use tokio::time::Instant;
+use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::error::reason;
@@ -18,6 +20,9 @@ use crate::{Error, Result};
 const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 /// A node that runs answers this at once, whatever else it does.
 const PING: Duration = Duration::from_secs(5);
+
+/// How often a starting node is asked.
+const POLL: Duration = Duration::from_millis(20);
 
 /// A node that answered.
 #[derive(Debug, Clone)]
@@ -89,6 +94,38 @@ impl Client {
             version,
             pid,
         })
+    }
+
+    /// Connects to a node that has found its pods again; one that is still looking answers only for its version.
+    ///
+    /// # Errors
+    /// As [`Client::connect`], or the node is still starting.
+    pub async fn connect_ready(node: &Node) -> Result<Client> {
+        let mut client = Client::connect(node).await?;
+        let asked = client
+            .runtime
+            .status(StatusRequest { verbose: false })
+            .await;
+        asked.map_err(Error::refused("ask for the status"))?;
+        Ok(client)
+    }
+
+    /// The same, waiting for a node that is there and still starting.
+    ///
+    /// # Errors
+    /// No node, or one that is not ready in time.
+    pub async fn wait_ready(node: &Node, patience: Duration) -> Result<Client> {
+        let deadline = Instant::now() + patience;
+        loop {
+            match Client::connect_ready(node).await {
+                Err(Error::Refused { status, .. })
+                    if status.code() == Code::Unavailable && Instant::now() < deadline =>
+                {
+                    tokio::time::sleep(POLL).await;
+                }
+                other => return other,
+            }
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::Ipv4Net;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
@@ -23,11 +24,13 @@ use tokio::time::Instant;
 
 use crate::args::ExecOptions;
 use crate::client::Client;
-use crate::node::Node;
+use crate::node::{self, Node};
 use crate::{Error, Result};
 
 /// The daemon's file name.
 pub const PROGRAM: &str = "davit-cri";
+/// Its configuration file, if no flag names another.
+const CONFIG: &str = "/etc/davit/config.toml";
 /// A log that grew past this is moved to `<log>.1` before the daemon starts.
 const LOG_LIMIT: u64 = 16 * 1024 * 1024;
 /// How much of the log an error shows.
@@ -63,6 +66,8 @@ pub struct Settings {
     pub args: Vec<OsString>,
     /// The bridge of the built-in network.
     pub bridge: String,
+    /// Its subnet, if it is not the default one.
+    pub subnet: Option<Ipv4Net>,
     /// The cgroup of pods without a parent of their own.
     pub cgroup_root: String,
     /// Where CNI keeps results and addresses.
@@ -70,17 +75,32 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Reads the flags of a `davit-cri`; what is not there has its default.
+    /// Reads the flags of a `davit-cri` and its configuration file; what is in neither has its default.
     #[must_use]
     pub fn of_args(args: &[OsString]) -> Settings {
-        let text = |name: &str, default: &str| {
-            value_of(args, name).map_or(default.to_owned(), |v| v.to_string_lossy().into_owned())
+        let flag =
+            |name: &str| value_of(args, name).map(|value| value.to_string_lossy().into_owned());
+        let file =
+            fs::read_to_string(flag("--config").as_deref().unwrap_or(CONFIG)).unwrap_or_default();
+        // The daemon has judged the file; what it refused never ran.
+        let file: toml::Table = file.parse().unwrap_or_default();
+        let network = |key: &str| {
+            file.get("network")
+                .and_then(|table| table.get(key)?.as_str())
+                .map(str::to_owned)
         };
         Settings {
             args: args.to_vec(),
-            bridge: text("--bridge", "davit0"),
-            cgroup_root: text("--cgroup-root", "/davit"),
-            cni_cache_dir: text("--cni-cache-dir", "/var/lib/cni").into(),
+            bridge: flag("--bridge")
+                .or(network("bridge"))
+                .unwrap_or("davit0".to_owned()),
+            subnet: flag("--subnet")
+                .or(network("subnet"))
+                .and_then(|subnet| subnet.parse().ok()),
+            cgroup_root: flag("--cgroup-root").unwrap_or("/davit".to_owned()),
+            cni_cache_dir: flag("--cni-cache-dir")
+                .unwrap_or("/var/lib/cni".to_owned())
+                .into(),
         }
     }
 
@@ -90,10 +110,7 @@ impl Settings {
         let running = pid.and_then(|pid| fs::read(format!("/proc/{pid}/cmdline")).ok());
         let recorded = || fs::read(record(node)).ok();
         let line = running.or_else(recorded).unwrap_or_default();
-        let words = line
-            .split(|byte| *byte == 0)
-            .map(|word| OsString::from_vec(word.to_vec()));
-        Settings::of_args(&words.filter(|word| !word.is_empty()).collect::<Vec<_>>())
+        Settings::of_args(&split(&line))
     }
 }
 
@@ -107,6 +124,36 @@ fn value_of(args: &[OsString], name: &str) -> Option<OsString> {
         Some(value) => Some(value.into()),
         None => args.get(at + 1).cloned(),
     }
+}
+
+/// The processes that are this node's daemon, by their command lines: for when nobody answers at the socket.
+#[must_use]
+pub fn running(node: &Node) -> Vec<i32> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|pid| is_daemon_of(*pid, &node.run_dir))
+        .collect()
+}
+
+fn is_daemon_of(pid: i32, run_dir: &Path) -> bool {
+    let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words: Vec<OsString> = split(&line);
+    let given = value_of(&words, "--run-dir");
+    comm.trim() == PROGRAM
+        && given.map_or(run_dir == Path::new(node::RUN_DIR), |dir| {
+            run_dir == Path::new(&dir)
+        })
+}
+
+/// A command line as /proc and our record have it: each word ends with a zero byte.
+fn split(line: &[u8]) -> Vec<OsString> {
+    let words = line
+        .split(|byte| *byte == 0)
+        .filter(|word| !word.is_empty());
+    words
+        .map(|word| OsString::from_vec(word.to_vec()))
+        .collect()
 }
 
 /// Where `up` writes down the daemon's command line, for a `down` that finds it dead. In the run directory: it goes with the pods.
@@ -233,7 +280,7 @@ async fn wait_ready(
                 tail: tail(&node.log, start_of_log),
             });
         }
-        match Client::connect(node).await {
+        match Client::connect_ready(node).await {
             Ok(client) => return Ok(client),
             Err(_) if Instant::now() < deadline => tokio::time::sleep(POLL).await,
             Err(_) => {
@@ -360,6 +407,27 @@ mod tests {
         assert_eq!(settings.bridge, "b7");
         assert_eq!(settings.cgroup_root, "/x");
         assert_eq!(settings.cni_cache_dir, Path::new("/var/lib/cni"));
+    }
+
+    #[test]
+    fn the_network_of_a_daemon_is_read_from_its_configuration_file_and_a_flag_wins() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("config.toml");
+        fs::write(
+            &config,
+            "[network]\nbridge = \"file0\"\nsubnet = \"10.7.0.0/24\"\n",
+        )
+        .unwrap();
+        let line = format!("davit-cri --config {}", config.display());
+        let settings = Settings::of_args(&words(&line));
+        assert_eq!(
+            (settings.bridge.as_str(), settings.subnet),
+            ("file0", "10.7.0.0/24".parse().ok())
+        );
+        assert_eq!(
+            Settings::of_args(&words(&format!("{line} --bridge flag0"))).bridge,
+            "flag0"
+        );
     }
 
     #[test]

@@ -56,13 +56,24 @@ pub async fn run(node: &Node, options: &DownOptions) -> Result<u8> {
 
 /// The running daemon; or a new one, if the old one died and left pods.
 async fn find(node: &Node, notes: &mut Vec<String>) -> Result<Option<Client>> {
-    match Client::connect(node).await {
+    match Client::wait_ready(node, DAEMON_PATIENCE).await {
         Ok(client) => {
             refuse_strangers(&client)?;
             Ok(Some(client))
         }
-        Err(_) if !has_pods(node) => Ok(None),
+        // It answers, but not as it should: that is for a person to look at.
+        Err(error @ Error::Refused { .. }) => Err(error),
         Err(error) => {
+            // One that hangs, or whose socket was deleted, would keep a new one from starting.
+            for pid in daemon::running(node) {
+                notes.push(format!(
+                    "process {pid} is the node and does not answer: ended"
+                ));
+                daemon::stop(pid, DAEMON_PATIENCE).await?;
+            }
+            if !has_pods(node) {
+                return Ok(None);
+            }
             notes.push(format!(
                 "{error}; starting it once more to take its pods down"
             ));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::{Error, Result};
 
 /// The defaults of `davit-cri`.
-const RUN_DIR: &str = "/run/davit";
+pub(crate) const RUN_DIR: &str = "/run/davit";
 const STATE_DIR: &str = "/var/lib/davit";
 const LOG: &str = "/var/log/davit/davit-cri.log";
 

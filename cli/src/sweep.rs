@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cni::BuiltinOptions;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use sys::cgroup::{Cgroup, CgroupPath, Hierarchies};
@@ -18,8 +19,6 @@ use crate::node::Node;
 /// How long killed processes may take to be gone.
 const PATIENCE: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(20);
-/// The name of the built-in network, under which CNI keeps its addresses.
-const NETWORK: &str = "davit";
 
 /// The sweep of one node.
 pub(crate) struct Sweep<'a> {
@@ -45,7 +44,7 @@ impl<'a> Sweep<'a> {
         self.cgroups();
         // Mounts hold namespaces and layers: after the processes, before the directories.
         self.mounts();
-        self.network();
+        self.network().await;
         self.directories();
         self.left
     }
@@ -128,15 +127,16 @@ impl<'a> Sweep<'a> {
         }
     }
 
-    /// The bridge, its masquerading and its addresses, once no port of it is left: they belong to the built-in network.
-    fn network(&mut self) {
-        let bridge = self.settings.bridge.clone();
-        let ports = children(&Path::new("/sys/class/net").join(&bridge).join("brif"));
-        if !ports.is_empty() {
-            let names: Vec<String> = ports
+    /// The built-in network once no link of a pod is left on it: bridge, masquerade, addresses.
+    async fn network(&mut self) {
+        self.forget_addresses();
+        let Settings { bridge, subnet, .. } = self.settings;
+        let ports_dir = Path::new("/sys/class/net").join(bridge).join("brif");
+        // The kernel takes a link away some time after the namespace of its other end.
+        if !poll(|| children(&ports_dir).is_empty()).await {
+            let names: Vec<String> = children(&ports_dir)
                 .iter()
-                .filter_map(|p| p.file_name())
-                .map(|n| n.to_string_lossy().into_owned())
+                .map(|port| file_name(port))
                 .collect();
             self.left.push(format!(
                 "bridge {bridge}: somebody's links are on it: {}",
@@ -144,18 +144,52 @@ impl<'a> Sweep<'a> {
             ));
             return;
         }
-        let outcome = remove_link(&bridge);
-        self.remember(format!("bridge {bridge}"), outcome);
-        let outcome = remove_tables(&bridge);
-        self.remember(format!("nftables rules of bridge {bridge}"), outcome);
+        let builtin = BuiltinOptions::default();
+        let outcome =
+            cni::plugin::remove_network(&builtin.name, bridge, subnet.unwrap_or(builtin.subnet));
+        self.remember(format!("network on bridge {bridge}"), outcome);
         let cni = &self.settings.cni_cache_dir;
-        let addresses = cni.join("networks").join(NETWORK);
+        let addresses = cni.join("networks").join(&builtin.name);
         if !children(&addresses).iter().any(|file| is_reservation(file)) {
             self.remember(addresses.display(), remove_tree(&addresses));
         }
         for empty in [cni.join("networks"), cni.join("results"), cni.clone()] {
             // Not empty: another network's, and it stays.
             fs::remove_dir(empty).ok();
+        }
+    }
+
+    /// Addresses and results of pods that only their directories still tell of: no DEL can be made without a node.
+    fn forget_addresses(&mut self) {
+        let pods: Vec<String> = children(&self.node.run_dir.join("pods"))
+            .iter()
+            .map(|pod| file_name(pod))
+            .collect();
+        let cni = &self.settings.cni_cache_dir;
+        let networks = children(&cni.join("networks"));
+        let addresses = networks
+            .iter()
+            .flat_map(|network| children(network))
+            .filter(|file| is_reservation(file));
+        // host-local writes the container's id into the first line.
+        let owned = |file: &PathBuf| {
+            fs::read_to_string(file).is_ok_and(|text| {
+                text.lines()
+                    .next()
+                    .is_some_and(|id| pods.iter().any(|pod| pod == id))
+            })
+        };
+        let results = children(&cni.join("results"));
+        let named = |file: &PathBuf| {
+            pods.iter()
+                .any(|pod| file_name(file).contains(pod.as_str()))
+        };
+        let stale: Vec<PathBuf> = addresses
+            .filter(owned)
+            .chain(results.into_iter().filter(named))
+            .collect();
+        for file in stale {
+            self.remember(file.display(), absent_is_fine(fs::remove_file(&file)));
         }
     }
 
@@ -205,6 +239,11 @@ fn children(dir: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
+fn file_name(path: &Path) -> String {
+    path.file_name()
+        .map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+}
+
 fn absent_is_fine(outcome: std::io::Result<()>) -> std::io::Result<()> {
     match outcome {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
@@ -230,19 +269,6 @@ fn remove_tree(dir: &Path) -> std::io::Result<()> {
         }
     }
     absent_is_fine(fs::remove_dir(dir))
-}
-
-/// A link that is not there needs no removing.
-fn remove_link(name: &str) -> netlink::Result<()> {
-    let mut rtnl = netlink::Rtnl::open()?;
-    match rtnl.link_by_name(name)? {
-        Some(link) => rtnl.delete_link(&link),
-        None => Ok(()),
-    }
-}
-
-fn remove_tables(_bridge: &str) -> netlink::Result<()> {
-    Ok(())
 }
 
 async fn poll(done: impl Fn() -> bool) -> bool {

@@ -246,11 +246,11 @@ fn down_without_a_node_is_success_and_says_so() {
         );
         return;
     }
-    // A bridge and a cgroup of its own would come from a daemon's flags; the defaults may belong to a node of this machine.
+    // A network and a cgroup of its own would come from a daemon's flags; the defaults may belong to a node of this machine.
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("run")).unwrap();
     let line = format!(
-        "davit-cri\0--bridge\0davit-none\0--cgroup-root\0/davit-none\0--cni-cache-dir\0{}\0",
+        "davit-cri\0--bridge\0davit-none\0--subnet\010.255.255.0/30\0--cgroup-root\0/davit-none\0--cni-cache-dir\0{}\0",
         dir.path().join("cni").display()
     );
     std::fs::write(dir.path().join("run/up.cmdline"), line).unwrap();
