@@ -55,6 +55,9 @@ pub struct NetworkConfig {
     pub conf_dir: PathBuf,
     /// CNI plugins; the first directory that has one wins.
     pub bin_dirs: Vec<PathBuf>,
+    /// The multi-call binary of our own plugins: runs the built-in network, and stands in for a plugin of
+    /// its own that no directory has.
+    pub plugins: Option<PathBuf>,
     /// Results of ADD, where libcni keeps them.
     pub cache_dir: PathBuf,
     /// How long one plugin may run.
@@ -72,6 +75,7 @@ impl Default for NetworkConfig {
         Self {
             conf_dir: "/etc/cni/net.d".into(),
             bin_dirs: vec!["/opt/cni/bin".into()],
+            plugins: None,
             cache_dir: "/var/lib/cni".into(),
             timeout: Duration::from_secs(60),
             bridge: "davit0".into(),

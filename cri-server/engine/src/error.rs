@@ -177,6 +177,15 @@ pub enum Error {
         #[source]
         source: sys::Error,
     },
+    /// A control group.
+    #[error("{action}")]
+    Cgroup {
+        /// What it was for.
+        action: String,
+        /// What the kernel refused.
+        #[source]
+        source: sys::cgroup::Error,
+    },
     /// The pod's shim said no, or nothing.
     #[error("{action}")]
     Shim {
@@ -254,6 +263,7 @@ impl Error {
             Self::Io { .. }
             | Self::Record { .. }
             | Self::Sys { .. }
+            | Self::Cgroup { .. }
             | Self::Network { .. }
             | Self::Injected(_)
             | Self::Internal(_) => Kind::Internal,
