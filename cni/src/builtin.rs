@@ -6,6 +6,7 @@ use serde_json::json;
 
 use crate::NetworkList;
 use crate::config::BUILTIN_KEY;
+use crate::plugin::{Failure, remove_network};
 
 /// The built-in network: one bridge, addresses from one subnet, masquerade to the outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +35,17 @@ impl Default for BuiltinOptions {
     }
 }
 
+impl BuiltinOptions {
+    /// Removes from the host what the network left after its last container: the bridge and the masquerade.
+    /// Idempotent; forwarding stays on, for others may rely on it by now.
+    ///
+    /// # Errors
+    /// What the kernel refused; every step is tried.
+    pub fn remove_from_host(&self) -> Result<(), Failure> {
+        remove_network(&self.name, &self.bridge_name, self.subnet)
+    }
+}
+
 impl NetworkList {
     /// The network of a node without configuration.
     ///
@@ -50,7 +62,7 @@ impl NetworkList {
             "forceAddress": false,
             "ipMasq": true,
             "hairpinMode": true,
-            "capabilities": {"ips": true, "mac": true, "ipRanges": true},
+            "capabilities": {"ips": true, "mac": true, "ipRanges": true, "netnsDies": true},
             "ipam": {
                 "type": "host-local",
                 "ranges": [[{"subnet": options.subnet.trunc().to_string()}]],

@@ -1,9 +1,30 @@
 //! The bridge and host-local plugins under our own executor, in real network namespaces.
 mod support;
 
+use std::process::Command;
+
+use cni::{Attachment, BuiltinOptions, Error, NetworkList};
+use netlink::Rtnl;
 use serde_json::json;
 use support::*;
 use sys::netns::NetNs;
+
+/// Runs in a pod's namespace.
+fn inside<T: Send>(pod: &Attachment, f: impl FnOnce() -> T + Send) -> T {
+    NetNs::open(pod.netns.as_deref().unwrap())
+        .unwrap()
+        .run(f)
+        .unwrap()
+}
+
+fn ping(address: std::net::Ipv4Addr) -> bool {
+    Command::new("ping")
+        .args(["-c", "1", "-W", "5", "-q", &address.to_string()])
+        .output()
+        .expect("run ping")
+        .status
+        .success()
+}
 
 #[test]
 fn a_pod_gets_an_address_that_the_host_reaches_by_tcp() {
@@ -19,10 +40,7 @@ fn a_pod_gets_an_address_that_the_host_reaches_by_tcp() {
         .run(|| world.executor().add(&network, &pod))
         .unwrap();
     assert_eq!(result.ips[0].address.to_string(), "10.201.1.2/24");
-    let echo = NetNs::open(pod.netns.as_deref().unwrap())
-        .unwrap()
-        .run(|| Echo::listen(address(&result)))
-        .unwrap();
+    let echo = inside(&pod, || Echo::listen(address(&result)));
     assert_eq!(world.host.run(|| seen_from(echo.address)), "10.201.1.1");
     drop(echo);
     world
@@ -34,4 +52,776 @@ fn a_pod_gets_an_address_that_the_host_reaches_by_tcp() {
         .run(|| cni::plugin::remove_network("one", "br-one", "10.201.1.0/24".parse().unwrap()))
         .unwrap();
     assert_eq!(world.inventory(), before);
+}
+
+#[test]
+fn two_pods_reach_each_other_without_translation() {
+    if !is_root() {
+        return;
+    }
+    let world = World::new();
+    let network = world.network("two", "10.201.2.0/24", json!({}));
+    let (a, b) = (world.attachment("a"), world.attachment("b"));
+    let from_a = world
+        .host
+        .run(|| world.executor().add(&network, &a))
+        .unwrap();
+    let from_b = world
+        .host
+        .run(|| world.executor().add(&network, &b))
+        .unwrap();
+    let echo = inside(&b, || Echo::listen(address(&from_b)));
+    assert_eq!(
+        inside(&a, || seen_from(echo.address)),
+        address(&from_a).to_string()
+    );
+    if Command::new("ping").arg("-V").output().is_ok() {
+        assert!(inside(&a, || ping(address(&from_b))), "a pings b");
+        assert!(
+            inside(&b, || ping("10.201.2.1".parse().unwrap())),
+            "b pings the gateway"
+        );
+    }
+}
+
+#[test]
+fn what_leaves_the_host_has_the_host_s_address() {
+    if !is_root() {
+        return;
+    }
+    let world = World::new();
+    let network = world.network("out", "10.201.3.0/24", json!({}));
+    // A machine next to the host, which knows nothing of the pods' subnet.
+    let outside = Namespace::new("out");
+    world.host.run(|| {
+        ip(&[
+            "link",
+            "add",
+            "up0",
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "up0",
+            "netns",
+            outside.path.to_str().unwrap(),
+        ]);
+        ip(&["addr", "add", "192.0.2.1/24", "dev", "up0"]);
+        ip(&["link", "set", "up0", "up"]);
+    });
+    outside.run(|| {
+        ip(&["addr", "add", "192.0.2.2/24", "dev", "up0"]);
+        ip(&["link", "set", "up0", "up"]);
+    });
+    let pod = world.attachment("pod");
+    world
+        .host
+        .run(|| world.executor().add(&network, &pod))
+        .unwrap();
+    let echo = outside.run(|| Echo::listen("192.0.2.2".parse().unwrap()));
+    assert_eq!(inside(&pod, || seen_from(echo.address)), "192.0.2.1");
+    let rules = world.host.run(nft_ruleset);
+    assert!(
+        rules.contains("elements = { 10.201.3.0/24 : goto masq-out-10.201.3.0/24 }"),
+        "{rules}"
+    );
+    assert!(rules.contains("ip saddr vmap @masquerade"), "{rules}");
+    assert!(rules.contains("ip daddr 10.201.3.0/24 return"), "{rules}");
+}
+
+#[test]
+fn rules_grow_with_networks_and_not_with_pods() {
+    if !is_root() {
+        return;
+    }
+    let world = World::new();
+    let first = world.network("grow-a", "10.201.4.0/25", json!({}));
+    let second = world.network("grow-b", "10.201.4.128/25", json!({}));
+    let add = |network: &NetworkList, id: &str| {
+        world
+            .host
+            .run(|| world.executor().add(network, &world.attachment(id)))
+            .unwrap()
+    };
+    add(&first, "a");
+    let with_one = world.host.run(nft_ruleset);
+    for n in 0..5 {
+        add(&first, &format!("a{n}"));
+    }
+    assert_eq!(world.host.run(nft_ruleset), with_one);
+    add(&second, "b");
+    let with_two = world.host.run(nft_ruleset);
+    assert_eq!(
+        with_two.matches("ip saddr vmap @masquerade").count(),
+        1,
+        "{with_two}"
+    );
+    assert!(
+        with_two.contains("10.201.4.0/25 : goto") && with_two.contains("10.201.4.128/25 : goto"),
+        "{with_two}"
+    );
+    world
+        .host
+        .run(|| {
+            cni::plugin::remove_network("grow-a", "br-grow-a", "10.201.4.0/25".parse().unwrap())
+        })
+        .unwrap();
+    let rules = world.host.run(nft_ruleset);
+    assert!(
+        !rules.contains("grow-a") && rules.contains("grow-b"),
+        "{rules}"
+    );
+}
+
+#[test]
+fn a_network_that_changed_its_subnet_takes_its_masquerade_along() {
+    if !is_root() {
+        return;
+    }
+    let world = World::new();
+    let extra = json!({"forceAddress": true});
+    for subnet in ["10.201.5.0/24", "10.201.0.0/16"] {
+        let network = world.network("moved", subnet, extra.clone());
+        world
+            .host
+            .run(|| {
+                world
+                    .executor()
+                    .add(&network, &world.attachment(&subnet[..9].replace('.', "-")))
+            })
+            .unwrap();
+    }
+    let rules = world.host.run(nft_ruleset);
+    assert!(
+        !rules.contains("10.201.5.0/24") && rules.contains("10.201.0.0/16 : goto"),
+        "{rules}"
+    );
+}
+
+#[test]
+fn two_networks_of_one_subnet_are_refused_by_name_and_nothing_is_left() {
+    if !is_root() {
+        return;
+    }
+    let world = World::new();
+    let first = world.network("twin-a", "10.201.6.0/24", json!({}));
+    world
+        .host
+        .run(|| world.executor().add(&first, &world.attachment("a")))
+        .unwrap();
+    let second = world.network("twin-b", "10.201.6.128/25", json!({}));
+    let pod = world.attachment("b");
+    let error = world
+        .host
+        .run(|| world.executor().add(&second, &pod))
+        .unwrap_err()
+        .to_string();
+    let expected = "plugin \"bridge\" ADD: network \"twin-b\": its subnet 10.201.6.128/25 overlaps with 10.201.6.0/24 of network \"twin-a\"";
+    assert!(error.starts_with(expected), "{error}");
+    assert!(
+        !world.path("ipam/twin-b/10.201.6.130").exists(),
+        "the address was given back"
+    );
+}
+
+#[test]
+fn hairpin_mtu_hardware_address_and_requested_ip_are_as_asked() {
+    if !is_root() {
+        return;
+    }
+    let world = World::new();
+    let network = world.network(
+        "asked",
+        "10.201.7.0/24",
+        json!({"mtu": 1400, "capabilities": {"mac": true, "ips": true}}),
+    );
+    let pod = world
+        .attachment("pod")
+        .with_capability("mac", json!("02:00:00:00:07:07"))
+        .with_capability("ips", json!(["10.201.7.77/24"]));
+    let result = world
+        .host
+        .run(|| world.executor().add(&network, &pod))
+        .unwrap();
+    assert_eq!(result.ips[0].address.to_string(), "10.201.7.77/24");
+    let eth0 = inside(&pod, || {
+        Rtnl::open().unwrap().link_by_name("eth0").unwrap().unwrap()
+    });
+    assert_eq!(
+        (eth0.mtu, eth0.mac.unwrap().to_string().as_str()),
+        (1400, "02:00:00:00:07:07")
+    );
+    let host_end = &result.interfaces[1].name;
+    let details = world.host.run(|| {
+        Command::new("bridge")
+            .args(["-d", "link", "show", "dev", host_end])
+            .output()
+            .unwrap()
+    });
+    let details = String::from_utf8(details.stdout).unwrap();
+    assert!(
+        details.contains("hairpin on") && details.contains("mtu 1400"),
+        "{details}"
+    );
+
+    let taken = world
+        .attachment("other")
+        .with_capability("ips", json!(["10.201.7.77"]));
+    let error = world
+        .host
+        .run(|| world.executor().add(&network, &taken))
+        .unwrap_err()
+        .to_string();
+    assert_eq!(
+        error,
+        "plugin \"bridge\" ADD: requested address 10.201.7.77 is taken (code 101)"
+    );
+}
+
+#[test]
+fn the_default_address_and_routes_are_the_reference_s() {
+    if !is_root() {
+        return;
+    }
+    let world = World::new();
+    let ipam = json!({"type": "host-local", "dataDir": world.path("ipam"), "subnet": "10.201.8.0/24",
+        "routes": [{"dst": "203.0.113.0/24"}, {"dst": "198.51.100.0/24", "gw": "10.201.8.9"}]});
+    let network = world.network("routes", "10.201.8.0/24", json!({ "ipam": ipam }));
+    let pod = world.attachment("pod");
+    world
+        .host
+        .run(|| world.executor().add(&network, &pod))
+        .unwrap();
+    let routes = inside(&pod, || Rtnl::open().unwrap().routes().unwrap());
+    let main: Vec<String> = routes
+        .iter()
+        .filter(|r| r.table == 254)
+        .map(|r| format!("{} via {:?}", r.dst, r.gateway))
+        .collect();
+    for expected in [
+        "0.0.0.0/0 via Some(10.201.8.1)",
+        "203.0.113.0/24 via Some(10.201.8.1)",
+        "198.51.100.0/24 via Some(10.201.8.9)",
+        "10.201.8.0/24 via None",
+    ] {
+        assert!(main.iter().any(|r| r == expected), "{expected}: {main:?}");
+    }
+}
+
+#[test]
+fn twenty_adds_at_once_give_twenty_addresses() {
+    if !is_root() {
+        return;
+    }
+    let world = World::new();
+    let network = world.network("many", "10.201.9.0/24", json!({}));
+    let pods: Vec<Attachment> = (0..20)
+        .map(|n| world.attachment(&format!("pod-{n}")))
+        .collect();
+    let each = |f: &(dyn Fn(&Attachment) -> Result<String, Error> + Sync)| {
+        std::thread::scope(|scope| {
+            let started: Vec<_> = pods
+                .iter()
+                .map(|pod| scope.spawn(|| world.host.run(|| f(pod))))
+                .collect();
+            started
+                .into_iter()
+                .map(|t| t.join().unwrap().unwrap())
+                .collect::<Vec<String>>()
+        })
+    };
+    let mut addresses = each(&|pod| {
+        world
+            .executor()
+            .add(&network, pod)
+            .map(|r| address(&r).to_string())
+    });
+    addresses.sort();
+    addresses.dedup();
+    assert_eq!(addresses.len(), 20, "{addresses:?}");
+    let rules = world.host.run(nft_ruleset);
+    assert_eq!(rules.matches("counter packets").count(), 1, "{rules}");
+    let reachable = each(&|pod| {
+        let echo = inside(pod, || Echo::listen(inside(pod, || first_address("eth0"))));
+        Ok(seen_from(echo.address))
+    });
+    assert!(reachable.iter().all(|from| from == "10.201.9.1"));
+    each(&|pod| world.executor().del(&network, pod).map(|()| String::new()));
+    assert_eq!(
+        world
+            .inventory()
+            .iter()
+            .filter(|l| !l.starts_with("table") && !l.starts_with("link"))
+            .count(),
+        0
+    );
+    assert_eq!(
+        world
+            .inventory()
+            .iter()
+            .filter(|l| l.starts_with("link veth"))
+            .count(),
+        0
+    );
+}
+
+/// The first IPv4 address of a link of the calling thread's namespace.
+fn first_address(link: &str) -> std::net::Ipv4Addr {
+    let mut rtnl = Rtnl::open().unwrap();
+    let link = rtnl.link_by_name(link).unwrap().unwrap();
+    let addresses = rtnl.addresses(&link).unwrap();
+    addresses
+        .iter()
+        .find_map(|a| match a.net.addr() {
+            std::net::IpAddr::V4(v4) => Some(v4),
+            std::net::IpAddr::V6(_) => None,
+        })
+        .unwrap()
+}
+
+#[test]
+fn an_exhausted_range_says_so_and_a_released_address_is_given_again() {
+    if !is_root() {
+        return;
+    }
+    let world = World::new();
+    let network = world.network("tiny", "10.201.10.0/29", json!({}));
+    let pods: Vec<Attachment> = (0..6)
+        .map(|n| world.attachment(&format!("pod-{n}")))
+        .collect();
+    for pod in &pods[..5] {
+        world
+            .host
+            .run(|| world.executor().add(&network, pod))
+            .unwrap();
+    }
+    let error = world
+        .host
+        .run(|| world.executor().add(&network, &pods[5]))
+        .unwrap_err();
+    let expected = "plugin \"bridge\" ADD: no address left in 10.201.10.1-10.201.10.6: all 5 are reserved under";
+    assert!(error.to_string().starts_with(expected), "{error}");
+    assert_eq!(
+        inside(&pods[5], || Rtnl::open()
+            .unwrap()
+            .link_by_name("eth0")
+            .unwrap()),
+        None
+    );
+    world
+        .host
+        .run(|| world.executor().del(&network, &pods[2]))
+        .unwrap();
+    let result = world
+        .host
+        .run(|| world.executor().add(&network, &pods[5]))
+        .unwrap();
+    assert_eq!(address(&result).to_string(), "10.201.10.4");
+}
+
+#[test]
+fn an_add_that_fails_late_leaves_nothing_of_the_container() {
+    if !is_root() {
+        return;
+    }
+    let world = World::new();
+    // The last step, a route whose gateway is on no link, is what fails.
+    let ipam = json!({"type": "host-local", "dataDir": world.path("ipam"), "subnet": "10.201.11.0/24", "routes": [{"dst": "1.0.0.0/8", "gw": "203.0.113.1"}]});
+    let network = world.network("late", "10.201.11.0/24", json!({ "ipam": ipam }));
+    let pod = world.attachment("pod");
+    let error = world
+        .host
+        .run(|| world.executor().add(&network, &pod))
+        .unwrap_err()
+        .to_string();
+    assert!(error.starts_with("plugin \"bridge\" ADD: link \"eth0\": RTM_NEWROUTE(1.0.0.0/8 via 203.0.113.1): network is unreachable (ENETUNREACH)"), "{error}");
+    let left = world.inventory();
+    assert!(!left.iter().any(|l| l.starts_with("link veth")), "{left:?}");
+    assert!(!left.iter().any(|l| l.contains("/ipam/")), "{left:?}");
+    world
+        .host
+        .run(|| world.executor().del(&network, &pod))
+        .unwrap();
+}
+
+#[test]
+fn a_second_add_of_the_same_interface_is_refused_and_harms_nothing() {
+    if !is_root() {
+        return;
+    }
+    let world = World::new();
+    let network = world.network("again", "10.201.12.0/24", json!({}));
+    let pod = world.attachment("pod");
+    let result = world
+        .host
+        .run(|| world.executor().add(&network, &pod))
+        .unwrap();
+    let error = world
+        .host
+        .run(|| world.executor().add(&network, &pod))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error
+            .contains("10.201.12.2 has been allocated to pod, duplicate allocation is not allowed"),
+        "{error}"
+    );
+    // Another container in the same namespace: the name is taken, and the address goes back.
+    let intruder = Attachment {
+        container_id: "intruder".to_owned(),
+        ..pod.clone()
+    };
+    let error = world
+        .host
+        .run(|| world.executor().add(&network, &intruder))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("RTM_NEWLINK(kind=veth, peer=\"eth0\"")
+            && error.contains("file exists (EEXIST)"),
+        "{error}"
+    );
+    assert!(!world.path("ipam/again/10.201.12.3").exists());
+    let echo = inside(&pod, || Echo::listen(address(&result)));
+    assert_eq!(world.host.run(|| seen_from(echo.address)), "10.201.12.1");
+}
+
+#[test]
+fn del_succeeds_again_and_again_and_after_the_namespace_is_gone() {
+    if !is_root() {
+        return;
+    }
+    let world = World::new();
+    let network = world.network("gone", "10.201.13.0/24", json!({}));
+    let pod = world.attachment("pod");
+    world
+        .host
+        .run(|| world.executor().add(&network, &pod))
+        .unwrap();
+    for _ in 0..2 {
+        world
+            .host
+            .run(|| world.executor().del(&network, &pod))
+            .unwrap();
+    }
+    let dead = Namespace::new("dead");
+    let pod = Attachment::new("dead").in_netns(&dead.path);
+    world
+        .host
+        .run(|| world.executor().add(&network, &pod))
+        .unwrap();
+    dead.destroy();
+    world
+        .host
+        .run(|| world.executor().del(&network, &pod))
+        .unwrap();
+    assert!(
+        !world.inventory().iter().any(|l| l.contains("/ipam/")),
+        "{:?}",
+        world.inventory()
+    );
+    // Never added at all.
+    world
+        .host
+        .run(|| world.executor().del(&network, &Attachment::new("never")))
+        .unwrap();
+}
+
+/// The runtime says that it destroys the namespace: DEL frees the address and waits for nothing.
+#[test]
+fn a_dying_namespace_loses_its_address_at_once_and_its_link_with_its_end() {
+    if !is_root() {
+        return;
+    }
+    let world = World::new();
+    let network = NetworkList::builtin(&BuiltinOptions {
+        name: "dying".to_owned(),
+        bridge_name: "br-dying".to_owned(),
+        subnet: "10.201.14.0/30".parse().unwrap(),
+        data_dir: world.path("ipam"),
+        ..BuiltinOptions::default()
+    });
+    let executor = world.executor_of(Vec::new()).with_builtin(davit_cni());
+    let old = Namespace::new("old");
+    let attachment = |id: &str, ns: &std::path::Path| {
+        Attachment::new(id)
+            .in_netns(ns)
+            .with_capability("netnsDies", json!(true))
+    };
+    let first = attachment("old", &old.path);
+    let result = world.host.run(|| executor.add(&network, &first)).unwrap();
+    assert_eq!(address(&result).to_string(), "10.201.14.2");
+    let echo = inside(&first, || Echo::listen(address(&result)));
+    assert_eq!(world.host.run(|| seen_from(echo.address)), "10.201.14.1");
+    drop(echo);
+    world.host.run(|| executor.del(&network, &first)).unwrap();
+    // The old namespace still stands; the only address of the range is already the next pod's, and answers.
+    let next = attachment("next", &world.pod());
+    let result = world.host.run(|| executor.add(&network, &next)).unwrap();
+    assert_eq!(address(&result).to_string(), "10.201.14.2");
+    let echo = inside(&next, || Echo::listen(address(&result)));
+    assert_eq!(world.host.run(|| seen_from(echo.address)), "10.201.14.1");
+    drop(echo);
+    let ports = || {
+        world
+            .inventory()
+            .iter()
+            .filter(|l| l.starts_with("link veth"))
+            .count()
+    };
+    assert_eq!(ports(), 2);
+    old.destroy();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while ports() > 1 {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "the kernel cleans up after the namespace"
+        );
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn the_builtin_network_needs_no_configuration_and_is_found_again_for_del() {
+    if !is_root() {
+        return;
+    }
+    let world = World::new();
+    let options = BuiltinOptions {
+        data_dir: world.path("ipam"),
+        mtu: Some(1450),
+        ..BuiltinOptions::default()
+    };
+    let network = NetworkList::builtin(&options);
+    let executor = world
+        .executor_of(vec!["/nonexistent".into()])
+        .with_builtin(davit_cni());
+    world.host.run(|| executor.check_ready(&network)).unwrap();
+    let before = world.inventory();
+    let pod = world.attachment("pod");
+    let result = world.host.run(|| executor.add(&network, &pod)).unwrap();
+    assert_eq!(result.ips[0].address.to_string(), "10.89.0.2/16");
+    assert_eq!(result.interfaces[0].name, "davit0");
+    let echo = inside(&pod, || Echo::listen(address(&result)));
+    assert_eq!(world.host.run(|| seen_from(echo.address)), "10.89.0.1");
+    drop(echo);
+    world
+        .host
+        .run(|| executor.del_cached("pod", "eth0"))
+        .unwrap();
+    world.host.run(|| options.remove_from_host()).unwrap();
+    world.host.run(|| options.remove_from_host()).unwrap();
+    assert_eq!(world.inventory(), before);
+    let without = world.executor_of(vec![world.path("bin")]);
+    let error = world
+        .host
+        .run(|| without.add(&network, &pod))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with("network \"davit\": plugin \"bridge\" not found in this installation"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_link_that_is_no_bridge_and_a_bridge_of_another_subnet_are_refused() {
+    if !is_root() {
+        return;
+    }
+    let world = World::new();
+    world
+        .host
+        .run(|| ip(&["link", "add", "br-taken", "type", "ifb"]));
+    let network = world.network("taken", "10.201.15.0/24", json!({}));
+    let error = world
+        .host
+        .run(|| world.executor().add(&network, &world.attachment("a")))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("link \"br-taken\" is there already and is not a bridge but ifb"),
+        "{error}"
+    );
+
+    world
+        .host
+        .run(|| ip(&["link", "add", "br-other", "type", "bridge"]));
+    world
+        .host
+        .run(|| ip(&["addr", "add", "10.201.99.1/24", "dev", "br-other"]));
+    let network = world.network("other", "10.201.16.0/24", json!({}));
+    let pod = world.attachment("b");
+    let error = world
+        .host
+        .run(|| world.executor().add(&network, &pod))
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("bridge \"br-other\" has the address 10.201.99.1/24, and the network's gateway is 10.201.16.1/24; hint:"), "{error}");
+    world
+        .host
+        .run(|| world.executor().del(&network, &pod))
+        .unwrap();
+    let forced = world.network("other", "10.201.16.0/24", json!({"forceAddress": true}));
+    world
+        .host
+        .run(|| world.executor().add(&forced, &pod))
+        .unwrap();
+    assert_eq!(
+        world.host.run(|| first_address("br-other")).to_string(),
+        "10.201.16.1"
+    );
+}
+
+#[test]
+fn what_this_bridge_does_not_do_is_an_error_with_the_field_and_its_value() {
+    if !is_root() {
+        return;
+    }
+    let world = World::new();
+    let v6 = json!({"type": "host-local", "dataDir": world.path("ipam"), "subnet": "fd00::/64"});
+    let table = [
+        (json!({"vlan": 100}), 2, "unsupported field \"vlan\": 100"),
+        (
+            json!({"vlanTrunk": [{"id": 5}]}),
+            2,
+            "unsupported field \"vlanTrunk\": [{\"id\":5}]",
+        ),
+        (
+            json!({"macspoofchk": true}),
+            2,
+            "unsupported field \"macspoofchk\": true",
+        ),
+        (
+            json!({"disableContainerInterface": true}),
+            2,
+            "unsupported field \"disableContainerInterface\": true",
+        ),
+        (
+            json!({"ipMasqBackend": "iptables"}),
+            2,
+            "unsupported field \"ipMasqBackend\": iptables",
+        ),
+        (
+            json!({"promiscMode": true}),
+            7,
+            "hairpinMode and promiscMode exclude each other",
+        ),
+        (json!({"mtu": 10}), 7, "mtu 10: is not between 68 and 65535"),
+        (
+            json!({"bridge": "a-name-that-is-too-long"}),
+            7,
+            "bridge \"a-name-that-is-too-long\": is longer than 15 bytes",
+        ),
+        (
+            json!({"isGateway": "yes"}),
+            6,
+            "configuration of network \"no\": invalid type: string \"yes\", expected a boolean",
+        ),
+        (
+            json!({ "ipam": v6 }),
+            2,
+            "range set 0: unsupported field \"subnet\": fd00::/64",
+        ),
+        (
+            json!({"ipam": {"type": "nope"}}),
+            7,
+            "ipam plugin \"nope\" not found in CNI_PATH",
+        ),
+        (
+            json!({"ipam": {"type": "host-local"}}),
+            7,
+            "ipam: no ranges",
+        ),
+        (
+            json!({"args": {"cni": {"mac": "x"}}}),
+            7,
+            "mac \"x\": is not a link's hardware address",
+        ),
+    ];
+    let before = world.inventory();
+    for (extra, code, expected) in table {
+        let network = world.network("no", "10.201.17.0/24", extra.clone());
+        let pod = world.attachment("pod");
+        let error = world
+            .host
+            .run(|| world.executor().add(&network, &pod))
+            .unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.starts_with(&format!("plugin \"bridge\" ADD: {expected}")),
+            "{extra}: {text}"
+        );
+        assert_eq!(error.plugin_code(), Some(code), "{extra}: {text}");
+    }
+    // Only the intents of the refused ADDs are left.
+    world
+        .host
+        .run(|| {
+            world.executor().del(
+                &world.network("no", "10.201.17.0/24", json!({})),
+                &Attachment::new("pod"),
+            )
+        })
+        .unwrap();
+    assert_eq!(world.inventory(), before);
+}
+
+#[test]
+fn del_works_with_a_configuration_that_add_would_refuse() {
+    if !is_root() {
+        return;
+    }
+    let world = World::new();
+    let network = world.network("changed", "10.201.18.0/24", json!({}));
+    let pod = world.attachment("pod");
+    world
+        .host
+        .run(|| world.executor().add(&network, &pod))
+        .unwrap();
+    let now = world.network("changed", "10.201.18.0/24", json!({"vlan": 7}));
+    world.host.run(|| world.executor().del(&now, &pod)).unwrap();
+    assert!(
+        !world
+            .inventory()
+            .iter()
+            .any(|l| l.contains("/ipam/") || l.starts_with("link veth"))
+    );
+}
+
+/// Wherever the kill hits, DEL leaves nothing, and the address is not lost.
+#[test]
+fn an_add_killed_at_any_moment_is_cleaned_up_by_del() {
+    if !is_root() {
+        return;
+    }
+    let world = World::new();
+    let network = world.network("killed", "10.201.19.0/24", json!({}));
+    let executor = world.executor();
+    world
+        .host
+        .run(|| executor.add(&network, &world.attachment("warm-up")))
+        .unwrap();
+    let clean = world.inventory();
+    let mut interrupted = 0;
+    for step in 0..60u64 {
+        let pod = world.attachment(&format!("pod-{step}"));
+        // The deadline kills the plugin's group, each time a little later.
+        let hasty = cni::Executor {
+            timeout: std::time::Duration::from_micros(200 * step),
+            ..executor.clone()
+        };
+        interrupted += u32::from(world.host.run(|| hasty.add(&network, &pod)).is_err());
+        world
+            .host
+            .run(|| executor.del_cached(&pod.container_id, "eth0"))
+            .unwrap();
+        assert_eq!(
+            inside(&pod, || Rtnl::open().unwrap().link_by_name("eth0").unwrap()),
+            None,
+            "step {step}"
+        );
+        assert_eq!(world.inventory(), clean, "step {step}");
+    }
+    assert!(interrupted > 3, "{interrupted} of 60 were interrupted");
 }

@@ -13,7 +13,11 @@ use sys::netns::NetNs;
 fn cnitool(world: &World, verb: &str, network: &str, netns: &Path, bin_dir: &Path) -> Output {
     let tool = reference_dir().unwrap().join("cnitool");
     let mut command = Command::new(tool);
-    command.args([verb, network]).arg(netns).env("CNI_PATH", bin_dir).env("NETCONFPATH", world.path("net.d"));
+    command
+        .args([verb, network])
+        .arg(netns)
+        .env("CNI_PATH", bin_dir)
+        .env("NETCONFPATH", world.path("net.d"));
     world.host.run(|| command.output()).expect("run cnitool")
 }
 
@@ -29,25 +33,44 @@ fn result_of(output: &Output) -> Value {
 
 /// libcni's default cache, to which `cnitool` gives no choice: the test's own entries are removed by the DEL in it.
 fn cached_by_cnitool(network: &str) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir("/var/lib/cni/results").into_iter().flatten();
-    entries.map(|e| e.unwrap().path()).filter(|p| p.to_string_lossy().contains(&format!("/{network}-"))).collect()
+    let entries = std::fs::read_dir("/var/lib/cni/results")
+        .into_iter()
+        .flatten();
+    entries
+        .map(|e| e.unwrap().path())
+        .filter(|p| p.to_string_lossy().contains(&format!("/{network}-")))
+        .collect()
 }
 
 #[test]
 fn our_plugins_work_under_genuine_libcni() {
-    let Some(_) = reference_dir().filter(|_| is_root()) else { return };
+    let Some(_) = reference_dir().filter(|_| is_root()) else {
+        return;
+    };
     for version in ["0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
         let world = World::new();
         let mut conf = world.conflist("cnitool-a", "10.202.1.0/24", json!({}));
         conf["cniVersion"] = version.into();
-        conf["plugins"].as_array_mut().unwrap().insert(0, json!({"type": "loopback"}));
+        conf["plugins"]
+            .as_array_mut()
+            .unwrap()
+            .insert(0, json!({"type": "loopback"}));
         write_conflist(&world, &conf);
         let pod = world.pod();
-        let result = result_of(&cnitool(&world, "add", "cnitool-a", &pod, &world.path("bin")));
+        let result = result_of(&cnitool(
+            &world,
+            "add",
+            "cnitool-a",
+            &pod,
+            &world.path("bin"),
+        ));
         assert_eq!(result["cniVersion"], version);
         assert_eq!(result["ips"][0]["address"], "10.202.1.2/24");
         assert_eq!(result["interfaces"][2]["sandbox"], pod.to_str().unwrap());
-        let echo = NetNs::open(&pod).unwrap().run(|| Echo::listen("10.202.1.2".parse().unwrap())).unwrap();
+        let echo = NetNs::open(&pod)
+            .unwrap()
+            .run(|| Echo::listen("10.202.1.2".parse().unwrap()))
+            .unwrap();
         assert_eq!(world.host.run(|| seen_from(echo.address)), "10.202.1.1");
         drop(echo);
         // The same namespace again and again: DEL really takes the interface away.
@@ -61,26 +84,41 @@ fn our_plugins_work_under_genuine_libcni() {
 }
 
 fn files_of(world: &World) -> Vec<String> {
-    world.inventory().into_iter().filter(|line| !line.starts_with("link") && !line.starts_with("table")).collect()
+    world
+        .inventory()
+        .into_iter()
+        .filter(|line| !line.starts_with("link") && !line.starts_with("table"))
+        .collect()
 }
 
 #[test]
 fn an_error_of_our_plugin_reaches_the_user_of_libcni() {
-    let Some(_) = reference_dir().filter(|_| is_root()) else { return };
+    let Some(_) = reference_dir().filter(|_| is_root()) else {
+        return;
+    };
     let world = World::new();
-    write_conflist(&world, &world.conflist("cnitool-b", "10.202.2.0/24", json!({"vlan": 5})));
+    write_conflist(
+        &world,
+        &world.conflist("cnitool-b", "10.202.2.0/24", json!({"vlan": 5})),
+    );
     let output = cnitool(&world, "add", "cnitool-b", &world.pod(), &world.path("bin"));
     assert!(!output.status.success());
-    let text = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned()
+        + &String::from_utf8_lossy(&output.stdout);
     assert!(text.contains("unsupported field \"vlan\": 5"), "{text}");
 }
 
 #[test]
 fn the_executor_runs_the_reference_plugins_in_a_chain() {
-    let Some(reference) = reference_dir().filter(|_| is_root()) else { return };
+    let Some(reference) = reference_dir().filter(|_| is_root()) else {
+        return;
+    };
     let world = World::new();
     let mut conf = world.conflist("ref-a", "10.202.3.0/24", json!({}));
-    conf["plugins"].as_array_mut().unwrap().push(json!({"type": "tuning", "sysctl": {"net.core.somaxconn": "500"}}));
+    conf["plugins"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"type": "tuning", "sysctl": {"net.core.somaxconn": "500"}}));
     let network = cni::NetworkList::parse(conf.to_string().as_bytes()).unwrap();
     let executor = world.executor_of(vec![reference]);
     world.host.run(|| executor.check_ready(&network)).unwrap();
@@ -88,7 +126,13 @@ fn the_executor_runs_the_reference_plugins_in_a_chain() {
     let result = world.host.run(|| executor.add(&network, &pod)).unwrap();
     assert_eq!(result.ips[0].address.to_string(), "10.202.3.2/24");
     let netns = NetNs::open(pod.netns.as_deref().unwrap()).unwrap();
-    assert_eq!(netns.run(|| std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap()).unwrap().trim(), "500");
+    assert_eq!(
+        netns
+            .run(|| std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap())
+            .unwrap()
+            .trim(),
+        "500"
+    );
     let echo = netns.run(|| Echo::listen(address(&result))).unwrap();
     assert_eq!(world.host.run(|| seen_from(echo.address)), "10.202.3.1");
     drop(echo);
@@ -98,8 +142,13 @@ fn the_executor_runs_the_reference_plugins_in_a_chain() {
 
 #[test]
 fn our_bridge_with_the_reference_host_local_and_the_other_way_round() {
-    let Some(reference) = reference_dir().filter(|_| is_root()) else { return };
-    for (name, ours, theirs) in [("mix-a", "bridge", "host-local"), ("mix-b", "host-local", "bridge")] {
+    let Some(reference) = reference_dir().filter(|_| is_root()) else {
+        return;
+    };
+    for (name, ours, theirs) in [
+        ("mix-a", "bridge", "host-local"),
+        ("mix-b", "host-local", "bridge"),
+    ] {
         let world = World::new();
         let mixed = world.path("mixed");
         std::fs::create_dir(&mixed).unwrap();
@@ -109,23 +158,45 @@ fn our_bridge_with_the_reference_host_local_and_the_other_way_round() {
         let network = world.network(name, "10.202.4.0/24", json!({}));
         let pod = world.attachment("mixed-pod");
         let result = world.host.run(|| executor.add(&network, &pod)).unwrap();
-        let reservation = std::fs::read_to_string(world.path("ipam").join(name).join(address(&result).to_string())).unwrap();
+        let reservation = std::fs::read_to_string(
+            world
+                .path("ipam")
+                .join(name)
+                .join(address(&result).to_string()),
+        )
+        .unwrap();
         assert_eq!(reservation, "mixed-pod\r\neth0");
         world.host.run(|| executor.del(&network, &pod)).unwrap();
-        assert!(files_of(&world).is_empty(), "{name}: {:?}", files_of(&world));
+        assert!(
+            files_of(&world).is_empty(),
+            "{name}: {:?}",
+            files_of(&world)
+        );
     }
 }
 
 #[test]
 fn what_the_reference_plugins_made_ours_take_down_and_the_other_way_round() {
-    let Some(reference) = reference_dir().filter(|_| is_root()) else { return };
+    let Some(reference) = reference_dir().filter(|_| is_root()) else {
+        return;
+    };
     for reversed in [false, true] {
         let world = World::new();
         let network = world.network("swap", "10.202.5.0/24", json!({}));
         let (ours, theirs) = (world.executor(), world.executor_of(vec![reference.clone()]));
-        let (adds, deletes) = if reversed { (&ours, &theirs) } else { (&theirs, &ours) };
+        let (adds, deletes) = if reversed {
+            (&ours, &theirs)
+        } else {
+            (&theirs, &ours)
+        };
         let pod = world.attachment("swap-pod");
-        let links = |world: &World| world.inventory().into_iter().filter(|l| l.starts_with("link veth")).count();
+        let links = |world: &World| {
+            world
+                .inventory()
+                .into_iter()
+                .filter(|l| l.starts_with("link veth"))
+                .count()
+        };
         world.host.run(|| adds.add(&network, &pod)).unwrap();
         assert_eq!(links(&world), 1);
         world.host.run(|| deletes.del(&network, &pod)).unwrap();
@@ -136,29 +207,63 @@ fn what_the_reference_plugins_made_ours_take_down_and_the_other_way_round() {
 
 #[test]
 fn a_cache_entry_of_libcni_is_read_and_ours_has_the_same_fields() {
-    let Some(_) = reference_dir().filter(|_| is_root()) else { return };
+    let Some(_) = reference_dir().filter(|_| is_root()) else {
+        return;
+    };
     let world = World::new();
     let conf = world.conflist("cnitool-c", "10.202.6.0/24", json!({}));
     write_conflist(&world, &conf);
     let pod = world.pod();
-    result_of(&cnitool(&world, "add", "cnitool-c", &pod, &world.path("bin")));
-    let entry = cached_by_cnitool("cnitool-c").pop().expect("an entry of libcni");
+    result_of(&cnitool(
+        &world,
+        "add",
+        "cnitool-c",
+        &pod,
+        &world.path("bin"),
+    ));
+    let entry = cached_by_cnitool("cnitool-c")
+        .pop()
+        .expect("an entry of libcni");
     let theirs: Value = serde_json::from_slice(&std::fs::read(&entry).unwrap()).unwrap();
     // libcni's entry, in our cache: DEL by what it says.
     std::fs::create_dir_all(world.path("cache/results")).unwrap();
-    std::fs::copy(&entry, world.path("cache/results").join(entry.file_name().unwrap())).unwrap();
+    std::fs::copy(
+        &entry,
+        world.path("cache/results").join(entry.file_name().unwrap()),
+    )
+    .unwrap();
     let id = theirs["containerId"].as_str().unwrap().to_owned();
-    let cached = world.executor().cached(&id, "eth0").unwrap().expect("our reader finds libcni's entry");
+    let cached = world
+        .executor()
+        .cached(&id, "eth0")
+        .unwrap()
+        .expect("our reader finds libcni's entry");
     assert_eq!(cached.network, "cnitool-c");
-    world.host.run(|| world.executor().del_cached(&id, "eth0")).unwrap();
+    world
+        .host
+        .run(|| world.executor().del_cached(&id, "eth0"))
+        .unwrap();
     assert!(files_of(&world).is_empty(), "{:?}", files_of(&world));
 
     // And ours has libcni's fields.
     let network = cni::NetworkList::parse(conf.to_string().as_bytes()).unwrap();
     let attachment = cni::Attachment::new("own").in_netns(world.pod());
-    world.host.run(|| world.executor().add(&network, &attachment)).unwrap();
-    let ours: Value = serde_json::from_slice(&std::fs::read(world.path("cache/results/cnitool-c-own-eth0")).unwrap()).unwrap();
-    let keys = |v: &Value| v.as_object().unwrap().keys().filter(|k| *k != "cniArgs" && *k != "capabilityArgs").cloned().collect::<Vec<_>>();
+    world
+        .host
+        .run(|| world.executor().add(&network, &attachment))
+        .unwrap();
+    let ours: Value = serde_json::from_slice(
+        &std::fs::read(world.path("cache/results/cnitool-c-own-eth0")).unwrap(),
+    )
+    .unwrap();
+    let keys = |v: &Value| {
+        v.as_object()
+            .unwrap()
+            .keys()
+            .filter(|k| *k != "cniArgs" && *k != "capabilityArgs")
+            .cloned()
+            .collect::<Vec<_>>()
+    };
     assert_eq!(keys(&ours), keys(&theirs));
     let output = cnitool(&world, "del", "cnitool-c", &pod, &world.path("bin"));
     assert!(output.status.success(), "{output:?}");

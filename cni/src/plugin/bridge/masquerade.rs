@@ -64,6 +64,7 @@ pub(super) fn ensure(network: &str, subnet: Ipv4Net) -> Result<(), Failure> {
         .flush_chain(TABLE, &chain);
     for stays in [subnet, multicast()] {
         let rule = [
+            Expr::is_ipv4(),
             Expr::ipv4_goes_to(stays),
             vec![Expr::Verdict(Verdict::Return)],
         ]

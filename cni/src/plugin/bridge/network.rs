@@ -82,7 +82,7 @@ pub(super) fn ensure_gateway(
     for other in present.iter().filter(|net| !wanted.contains(net)) {
         if !config.force_address {
             let msg = format!(
-                "bridge {:?} has the address {other}, and network's gateway is {}",
+                "bridge {:?} has the address {other}, and the network's gateway is {}",
                 bridge.name,
                 join(&wanted)
             );
