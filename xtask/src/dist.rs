@@ -113,7 +113,11 @@ pub(crate) fn test_features(workspace: &Workspace) -> Vec<String> {
 }
 
 /// Puts a finished binary into the dist directory: a new inode by rename, so that a running one is not disturbed.
+/// One that is there already stays, and with it the node that runs it.
 fn place(from: &Path, to: &Path) -> Result<()> {
+    if is_copy(from, to) {
+        return Ok(());
+    }
     let temporary = to.with_extension("new");
     if let Err(error) = fs::remove_file(&temporary)
         && error.kind() != std::io::ErrorKind::NotFound
@@ -124,6 +128,17 @@ fn place(from: &Path, to: &Path) -> Result<()> {
         .with_context(|| format!("copy {} to {}", from.display(), temporary.display()))?;
     fs::rename(&temporary, to)
         .with_context(|| format!("rename {} to {}", temporary.display(), to.display()))
+}
+
+/// Whether `to` was copied from `from` as it is now.
+fn is_copy(from: &Path, to: &Path) -> bool {
+    let (Ok(from), Ok(to)) = (fs::metadata(from), fs::metadata(to)) else {
+        return false;
+    };
+    match (from.modified(), to.modified()) {
+        (Ok(built), Ok(copied)) => copied > built && from.len() == to.len(),
+        _ => false,
+    }
 }
 
 /// `cargo xtask up`: build, then `davit up`. crictl is a help to look around, not a need.
@@ -164,4 +179,36 @@ pub(crate) fn needs_root(verb: &str) -> Result<()> {
     bail!(
         "`cargo xtask {verb}` makes namespaces, mounts and cgroups on this machine: it needs root"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+    use std::time::{Duration, SystemTime};
+
+    #[test]
+    fn a_binary_is_replaced_by_a_new_file_when_it_was_built_anew_and_else_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("built"), dir.path().join("davit"));
+        let inode = || fs::metadata(&to).unwrap().ino();
+        let built_at = |age: u64| {
+            let file = fs::File::options().write(true).open(&from).unwrap();
+            file.set_modified(
+                SystemTime::now() - Duration::from_secs(60) + Duration::from_secs(age),
+            )
+            .unwrap();
+        };
+        fs::write(&from, "one").unwrap();
+        built_at(0);
+        place(&from, &to).unwrap();
+        let first = inode();
+        place(&from, &to).unwrap();
+        assert_eq!(inode(), first);
+        fs::write(&from, "two").unwrap();
+        built_at(120);
+        place(&from, &to).unwrap();
+        assert_ne!(inode(), first);
+        assert_eq!(fs::read(&to).unwrap(), b"two");
+    }
 }
