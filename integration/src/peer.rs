@@ -84,6 +84,15 @@ impl Server {
         matches!(self, Server::Davit(_))
     }
 
+    /// The server's CRI socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        match self {
+            Server::Davit(node) => node.socket(),
+            Server::Containerd(containerd) => containerd.socket(),
+        }
+    }
+
     /// A directory for the test's files.
     #[must_use]
     pub fn dir(&self) -> &Path {

@@ -1,0 +1,177 @@
+//! Interleaved timing: every contender runs once per round, in a turning order, so that the machine's drift hits all.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+/// Something that is started and timed until it ends.
+pub(crate) struct Contender {
+    pub(crate) name: String,
+    pub(crate) command: Box<dyn Fn() -> Command + Send + Sync>,
+}
+
+/// The times of one contender.
+#[derive(Debug, Clone)]
+pub(crate) struct Times {
+    pub(crate) name: String,
+    sorted: Vec<Duration>,
+}
+
+// === impl Times ===
+
+impl Times {
+    pub(crate) fn new(name: &str, mut times: Vec<Duration>) -> Times {
+        times.sort_unstable();
+        Times {
+            name: name.to_owned(),
+            sorted: times,
+        }
+    }
+
+    pub(crate) fn median(&self) -> Duration {
+        self.at(50)
+    }
+
+    /// The time that so many percent of the runs stay within.
+    pub(crate) fn at(&self, percent: usize) -> Duration {
+        let last = self.sorted.len().saturating_sub(1);
+        self.sorted
+            .get(last * percent / 100)
+            .copied()
+            .unwrap_or_default()
+    }
+
+    pub(crate) fn as_json(&self) -> Value {
+        let ms = |percent| self.at(percent).as_secs_f64() * 1e3;
+        json!({"name": self.name, "runs": self.sorted.len(), "median_ms": ms(50), "min_ms": ms(0), "p90_ms": ms(90), "max_ms": ms(100)})
+    }
+}
+
+/// Runs every contender `runs` times, `pause` before each run.
+pub(crate) fn race(contenders: &[Contender], runs: usize, pause: Duration) -> Result<Vec<Times>> {
+    let mut times = vec![Vec::with_capacity(runs); contenders.len()];
+    for round in 0..runs {
+        for turn in 0..contenders.len() {
+            let index = (round + turn) % contenders.len();
+            std::thread::sleep(pause);
+            times[index].push(time(&contenders[index])?);
+        }
+    }
+    let named = contenders.iter().zip(times);
+    Ok(named
+        .map(|(contender, times)| Times::new(&contender.name, times))
+        .collect())
+}
+
+/// One run, from before its process exists until it has ended.
+fn time(contender: &Contender) -> Result<Duration> {
+    let mut command = (contender.command)();
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let start = Instant::now();
+    let status = command.status().with_context(|| contender.name.clone())?;
+    let taken = start.elapsed();
+    ensure!(
+        status.success(),
+        "{}: {}",
+        contender.name,
+        explain(contender)
+    );
+    Ok(taken)
+}
+
+/// Whether a contender works at all; else why not.
+pub(crate) fn trial(contender: &Contender) -> Result<(), String> {
+    match (contender.command)().stdin(Stdio::null()).output() {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(format!(
+            "{}: {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim()
+        )),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn explain(contender: &Contender) -> String {
+    trial(contender)
+        .err()
+        .unwrap_or_else(|| "it failed once, and not again when asked why".to_owned())
+}
+
+/// Prints one line per contender, as ratios to the first.
+pub(crate) fn print(title: &str, times: &[Times]) {
+    println!(
+        "\n{title}\n{:<28} {:>9} {:>8} {:>9} {:>9}",
+        "", "median ms", "ratio", "min ms", "p90 ms"
+    );
+    let Some(first) = times.first() else { return };
+    for one in times {
+        let ms = |percent| one.at(percent).as_secs_f64() * 1e3;
+        println!(
+            "{:<28} {:>9.2} {:>8.2} {:>9.2} {:>9.2}",
+            one.name,
+            ms(50),
+            ratio(one, first),
+            ms(0),
+            ms(90)
+        );
+    }
+}
+
+/// How many times as long one takes as the other, by the medians.
+pub(crate) fn ratio(one: &Times, other: &Times) -> f64 {
+    one.median().as_secs_f64() / other.median().as_secs_f64().max(1e-9)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn times(ms: &[u64]) -> Times {
+        Times::new("x", ms.iter().copied().map(Duration::from_millis).collect())
+    }
+
+    #[test]
+    fn medians_and_percentiles_are_of_the_sorted_times() {
+        let odd = times(&[5, 1, 9, 3, 7]);
+        assert_eq!(
+            [odd.at(0), odd.median(), odd.at(100)].map(|d| d.as_millis()),
+            [1, 5, 9]
+        );
+        assert_eq!(times(&[]).median(), Duration::ZERO);
+        assert!((ratio(&times(&[3]), &times(&[2])) - 1.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn contenders_take_turns_and_a_failing_one_says_why() {
+        let contender = |name: &str, script: &'static str| Contender {
+            name: name.to_owned(),
+            command: Box::new(move || {
+                let mut command = Command::new("sh");
+                command.args(["-c", script]);
+                command
+            }),
+        };
+        let both = [contender("a", "true"), contender("b", "true")];
+        let times = race(&both, 3, Duration::ZERO).unwrap();
+        assert_eq!(
+            times.iter().map(|t| t.sorted.len()).collect::<Vec<_>>(),
+            [3, 3]
+        );
+        let error = race(
+            &[contender("bad", "echo because >&2; exit 3")],
+            1,
+            Duration::ZERO,
+        )
+        .unwrap_err();
+        assert!(
+            error.to_string().contains("bad: exit status: 3: because"),
+            "{error}"
+        );
+    }
+}
