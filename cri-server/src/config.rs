@@ -213,6 +213,7 @@ impl Builder<'_> {
                 &flags.cni_bin_dir,
                 defaults.bin_dirs.clone(),
             ),
+            plugins: self.finder.find("davit-cni"),
             data_dir: Some(cache_dir.join("networks")),
             cache_dir,
             bridge,

@@ -5,7 +5,7 @@ mod common;
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::process::Command;
 
-use common::{Daemon, Dirs, eventually, mode, text, version};
+use common::{Daemon, Dirs, eventually, mode, run_to_its_end, text, version};
 use proto::runtime::v1::StatusRequest;
 
 #[test]
@@ -64,12 +64,9 @@ fn a_bad_configuration_ends_with_64_and_names_every_mistake() {
         if !flags.contains(&"--shim") {
             command.args(["--shim", "/bin/true"]);
         }
-        let output = command
-            .args(["--oci-runtime", "/bin/true", "--config"])
-            .arg(&file)
-            .args(flags)
-            .output()
-            .expect("runs");
+        command.args(["--oci-runtime", "/bin/true", "--config"]);
+        command.arg(&file).args(flags);
+        let output = run_to_its_end(command);
         let complaint = text(&output.stderr);
         assert_eq!(output.status.code(), Some(64), "{complaint}");
         for line in expected {
@@ -118,7 +115,7 @@ async fn the_socket_is_for_root_and_its_group_and_gone_at_the_end() {
 }
 
 /// The kubelet keeps its connection open for ever; that must not hold up the end.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_idle_connection_does_not_delay_the_end() {
     let mut daemon = Daemon::start().await;
     let mut client = daemon.runtime().await;
@@ -151,8 +148,9 @@ async fn a_second_daemon_on_the_socket_is_refused_with_the_reason() {
 async fn a_second_daemon_on_the_run_directory_is_refused_with_the_reason() {
     let daemon = Daemon::start().await;
     let other = daemon.dirs().path("other.sock");
-    let second = daemon.dirs().command().arg("--socket").arg(&other).output();
-    let second = second.expect("runs");
+    let mut command = daemon.dirs().command();
+    command.arg("--socket").arg(&other);
+    let second = run_to_its_end(command);
     let complaint = text(&second.stderr);
     assert_eq!(second.status.code(), Some(1), "{complaint}");
     assert!(

@@ -81,11 +81,29 @@ impl Dirs {
 
     /// Runs a daemon that is expected to end by itself.
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
-        self.command()
-            .args(arguments)
-            .output()
-            .expect("davit-cri runs")
+        let mut command = self.command();
+        command.args(arguments);
+        run_to_its_end(command)
     }
+}
+
+/// The output of a process that ends by itself; one that does not is killed, and the test fails.
+pub(crate) fn run_to_its_end(mut command: Command) -> Output {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let end = Instant::now() + DEADLINE;
+    while child.try_wait().expect("waitable").is_none() {
+        if Instant::now() > end {
+            child.kill().expect("killed");
+            let output = child.wait_with_output().expect("waited for");
+            panic!("{command:?} does not end:\n{}", text(&output.stderr));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.wait_with_output().expect("waited for")
 }
 
 impl Daemon {
