@@ -1,4 +1,6 @@
 //! The bridge and host-local plugins under our own executor, in real network namespaces.
+#![allow(clippy::unwrap_used)] // Helpers of tests may fail like tests.
+
 mod support;
 
 use std::process::Command;

@@ -1,4 +1,6 @@
 //! The executor with plugins that are shell scripts: what it tells them, and what it makes of their answers.
+#![allow(clippy::unwrap_used)] // Helpers of tests may fail like tests.
+
 mod support;
 
 use std::os::unix::fs::PermissionsExt;

@@ -1,5 +1,7 @@
 //! Each side with the genuine other side: our plugins under libcni's `cnitool`, the reference plugins under our
 //! executor, and one taking down what the other made.
+#![allow(clippy::unwrap_used)] // Helpers of tests may fail like tests.
+
 mod support;
 
 use std::path::{Path, PathBuf};

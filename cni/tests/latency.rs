@@ -1,5 +1,7 @@
 //! A measurement, not a test: ADD and DEL of the bridge plugin, ours against the reference, alternating in one run.
 //! `DAVIT_CNI=<static binary> cargo test -p cni --test latency -- --ignored --nocapture`
+#![allow(clippy::unwrap_used)] // Helpers of tests may fail like tests.
+
 mod support;
 
 use std::path::Path;

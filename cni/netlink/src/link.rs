@@ -71,8 +71,6 @@ pub struct VethEnd<'a> {
     pub mac: Option<Mac>,
     /// Its MTU.
     pub mtu: Option<u32>,
-    /// Up from the start.
-    pub up: bool,
 }
 
 /// A veth pair to make: `near` in the connection's namespace, `far` in another.
@@ -80,6 +78,9 @@ pub struct VethEnd<'a> {
 pub struct Veth<'a> {
     /// The end in the connection's namespace.
     pub near: VethEnd<'a>,
+    /// Whether the near end is up from the start. The far end is always down: when the kernel makes it, it has no
+    /// other end yet.
+    pub near_up: bool,
     /// The bridge that the near end becomes a port of.
     pub master: Option<u32>,
     /// The other end.
@@ -174,10 +175,14 @@ impl Rtnl {
     /// # Errors
     /// `EEXIST` if either name is taken in its namespace; then nothing was made.
     pub fn add_veth(&mut self, veth: &Veth<'_>) -> Result<()> {
-        let mut far = end(&veth.far);
+        let mut far = named(veth.far.name, veth.far.mtu, veth.far.mac);
         far.attributes
             .push(LinkAttribute::NetNsFd(veth.far_netns.as_raw_fd()));
-        let mut near = end(&veth.near);
+        let mut near = named(veth.near.name, veth.near.mtu, veth.near.mac);
+        if veth.near_up {
+            near.header.flags = LinkFlags::Up;
+            near.header.change_mask = LinkFlags::Up;
+        }
         if let Some(master) = veth.master {
             near.attributes.push(LinkAttribute::Controller(master));
         }
@@ -320,15 +325,6 @@ fn named(name: &str, mtu: Option<u32>, mac: Option<Mac>) -> LinkMessage {
     message
         .attributes
         .extend(mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
-    message
-}
-
-fn end(end: &VethEnd<'_>) -> LinkMessage {
-    let mut message = named(end.name, end.mtu, end.mac);
-    if end.up {
-        message.header.flags = LinkFlags::Up;
-        message.header.change_mask = LinkFlags::Up;
-    }
     message
 }
 

@@ -45,7 +45,7 @@ mod tests {
     #[test]
     fn names_are_stable_and_fit_a_link() {
         assert_eq!(veth_name("a", "eth0").len(), 15);
-        assert_eq!(veth_name("a", "eth0"), "veth56dd15a2e10");
+        assert_eq!(veth_name("a", "eth0"), "veth132d54b057d");
         assert_ne!(veth_name("a", "eth01"), veth_name("ae", "th01"));
     }
 

@@ -37,14 +37,13 @@ impl Port<'_> {
                 name: &self.host_name,
                 mac: Some(self.host_mac),
                 mtu: self.config.mtu,
-                up: false,
             },
+            near_up: false,
             master: Some(bridge.index),
             far: VethEnd {
                 name: self.ifname,
                 mac: Some(self.mac),
                 mtu: self.config.mtu,
-                up: false,
             },
             far_netns: netns.as_fd(),
         })?;
