@@ -218,10 +218,10 @@ pub enum Error {
         source: Box<dyn StdError + Send + Sync>,
     },
     /// An operation failed, and so did some of the steps that undo it.
-    #[error("{source}; then the clean-up failed: {cleanup}")]
+    #[error("{}; then the clean-up failed: {cleanup}", cause.report())]
     Cleanup {
         /// What failed first.
-        source: Box<Error>,
+        cause: Box<Error>,
         /// What failed while cleaning up.
         cleanup: String,
     },
@@ -258,7 +258,7 @@ impl Error {
                 Kind::ResourceExhausted
             }
             Self::Shim { kind, .. } | Self::Images { kind, .. } => *kind,
-            Self::Cleanup { source, .. } => source.kind(),
+            Self::Cleanup { cause, .. } => cause.kind(),
             Self::Shared(inner) => inner.kind(),
             Self::Io { .. }
             | Self::Record { .. }

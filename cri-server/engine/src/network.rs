@@ -25,6 +25,10 @@ impl Network {
             bridge_name: config.bridge.clone(),
             ..BuiltinOptions::default()
         };
+        if options.bridge_name != BuiltinOptions::default().bridge_name {
+            // Another bridge is another network: its addresses and rules are its own.
+            options.name.clone_from(&options.bridge_name);
+        }
         if let Some(subnet) = &config.subnet {
             options.subnet = subnet.parse().map_err(|error| {
                 Error::invalid("network.subnet", format!("{subnet:?}: {error}"))
@@ -94,6 +98,9 @@ impl Network {
             .with_arg("K8S_POD_NAME", &meta.name)
             .with_arg("K8S_POD_INFRA_CONTAINER_ID", &pod.id)
             .with_arg("K8S_POD_UID", &meta.uid)
+            // The namespace goes with the pod: a plugin that knows this need not wait for the kernel to
+            // unregister a link.
+            .with_capability("netnsDies", serde_json::Value::Bool(true))
             .with_capability(
                 "io.kubernetes.cri.pod-annotations",
                 serde_json::json!(pod.config.annotations),

@@ -44,7 +44,7 @@ pub(crate) fn on_error<T>(operation: impl FnOnce(&mut Undo) -> Result<T>) -> Res
             return error;
         }
         Error::Cleanup {
-            source: Box::new(error),
+            cause: Box::new(error),
             cleanup: failures.join("; "),
         }
     })
@@ -68,7 +68,7 @@ pub(crate) fn every(steps: &mut [(&'static str, &mut dyn FnMut() -> Result<()>)]
         None => Ok(()),
         Some(error) if others.is_empty() => Err(error),
         Some(error) => Err(Error::Cleanup {
-            source: Box::new(error),
+            cause: Box::new(error),
             cleanup: others.join("; "),
         }),
     }

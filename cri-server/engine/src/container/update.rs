@@ -26,7 +26,7 @@ pub(crate) fn update(
         let before = merge(&unlimited(change), &current);
         if let Err(again) = apply(node, container, &before) {
             return Err(Error::Cleanup {
-                source: Box::new(error),
+                cause: Box::new(error),
                 cleanup: format!("restore the old limits: {}", again.report()),
             });
         }
