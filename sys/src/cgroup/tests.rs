@@ -38,11 +38,25 @@ impl Fixture {
 
     /// The same on a host whose v1 has `controller`.
     fn with_v1(controller: &str) -> Option<Self> {
-        let fixture = Self::new()?;
-        if fixture.cgroup.v1_controller(controller).is_none() {
-            return skip(&format!("no v1 hierarchy has the {controller} controller"));
+        Self::new()?.whose(controller, Version::V1)
+    }
+
+    /// The same on a host whose v2 has `controller`.
+    fn with_v2(controller: &str) -> Option<Self> {
+        Self::new()?.whose(controller, Version::V2)
+    }
+
+    /// Limits on the other version have tests of their own, so that this is no skip.
+    fn whose(self, controller: &str, version: Version) -> Option<Self> {
+        if self
+            .cgroup
+            .controller(controller)
+            .is_some_and(|node| node.version == version)
+        {
+            return Some(self);
         }
-        Some(fixture)
+        eprintln!("{controller} is not on cgroup {version:?} on this host");
+        None
     }
 
     fn file(&self, controller: &str, name: &str) -> String {

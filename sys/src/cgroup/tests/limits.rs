@@ -172,7 +172,7 @@ fn shares_outside_the_kernels_range_are_an_error_and_not_clamped_silently() {
 
 #[test]
 fn a_pids_limit_that_is_negative_is_no_limit_and_zero_is_one() {
-    let Some(fixture) = Fixture::with_v1("pids") else {
+    let Some(fixture) = Fixture::new() else {
         return;
     };
     for (limit, shown) in [(5, "5"), (-1, "max"), (0, "0")] {
@@ -208,9 +208,12 @@ fn unified_files_on_a_host_with_v1_are_an_error() {
 
 #[test]
 fn an_oom_kill_is_counted_also_in_a_child_cgroup() {
-    let Some(fixture) = Fixture::with_v1("memory") else {
+    let Some(fixture) = Fixture::new() else {
         return;
     };
+    if fixture.cgroup.controller("memory").is_none() {
+        return skip("this host has no memory controller").unwrap_or(());
+    }
     let memory = Memory {
         limit: Some(4 << 20),
         ..Memory::default()
@@ -313,4 +316,167 @@ fn a_memory_limit_below_the_usage_on_v1_says_what_is_used() {
         "{text}"
     );
     drop(input);
+}
+
+#[test]
+fn limits_on_v2_are_what_the_kernel_shows() {
+    let Some(fixture) = Fixture::with_v2("memory") else {
+        return;
+    };
+    let resources = Resources {
+        memory: Memory {
+            limit: Some(64 << 20),
+            swap: Some(96 << 20),
+            reservation: Some(32 << 20),
+            ..Memory::default()
+        },
+        cpu: Cpu {
+            shares: Some(512),
+            quota: Some(20_000),
+            period: Some(50_000),
+            cpus: Some("0".into()),
+            ..Cpu::default()
+        },
+        pids_limit: Some(17),
+        unified: vec![("memory.high".into(), "50331648".into())],
+        ..Resources::default()
+    };
+    fixture.cgroup.apply(&resources).unwrap();
+    let shown = [
+        "memory.max",
+        "memory.swap.max",
+        "memory.low",
+        "memory.high",
+        "cpu.weight",
+        "cpu.max",
+        "cpuset.cpus",
+        "pids.max",
+    ];
+    let shown = shown.map(|name| file::read(&fixture.cgroup.v2().unwrap().dir, name).unwrap());
+    assert_eq!(
+        shown,
+        [
+            "67108864",
+            "33554432",
+            "33554432",
+            "50331648",
+            "59",
+            "20000 50000",
+            "0",
+            "17"
+        ]
+    );
+}
+
+#[test]
+fn updates_on_v2_keep_what_they_do_not_name_and_unlimited_lifts_swap_as_well() {
+    let Some(fixture) = Fixture::with_v2("memory") else {
+        return;
+    };
+    let dir = &fixture.cgroup.v2().unwrap().dir;
+    let memory = |limit, swap| {
+        let memory = Memory {
+            limit,
+            swap,
+            ..Memory::default()
+        };
+        fixture
+            .cgroup
+            .apply(&Resources {
+                memory,
+                ..Resources::default()
+            })
+            .unwrap();
+        ["memory.max", "memory.swap.max"].map(|name| file::read(dir, name).unwrap())
+    };
+    assert_eq!(memory(Some(64 << 20), Some(64 << 20)), ["67108864", "0"]);
+    assert_eq!(
+        memory(None, Some(80 << 20)),
+        ["67108864", "16777216"],
+        "against the limit that is there"
+    );
+    assert_eq!(memory(Some(32 << 20), None), ["33554432", "16777216"]);
+    assert_eq!(memory(Some(-1), None), ["max", "max"]);
+    let cpu = |quota, period, burst| {
+        let cpu = Cpu {
+            quota,
+            period,
+            burst,
+            ..Cpu::default()
+        };
+        fixture
+            .cgroup
+            .apply(&Resources {
+                cpu,
+                ..Resources::default()
+            })
+            .unwrap();
+        ["cpu.max", "cpu.max.burst"].map(|name| file::read(dir, name).unwrap())
+    };
+    assert_eq!(
+        cpu(Some(20_000), Some(50_000), Some(10_000)),
+        ["20000 50000", "10000"]
+    );
+    assert_eq!(
+        cpu(Some(60_000), None, Some(50_000)),
+        ["60000 50000", "50000"],
+        "a burst above the old quota"
+    );
+    assert_eq!(cpu(None, Some(100_000), None), ["60000 100000", "50000"]);
+    assert_eq!(cpu(Some(-1), None, Some(0)), ["max 100000", "0"]);
+}
+
+#[test]
+fn a_limit_below_the_usage_on_v2_is_refused_only_where_that_is_asked_for() {
+    let Some(fixture) = Fixture::with_v2("memory") else {
+        return;
+    };
+    let _sleeper = fixture.sleeper();
+    let memory = Memory {
+        limit: Some(1),
+        check_before_update: true,
+        ..Memory::default()
+    };
+    let error = fixture
+        .cgroup
+        .apply(&Resources {
+            memory,
+            ..Resources::default()
+        })
+        .unwrap_err();
+    assert!(
+        matches!(error.hint(), Some(Hint::LimitBelowUsage { usage }) if *usage > 1),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_idle_cgroup_takes_no_weight_and_a_busy_one_again_does() {
+    for fixture in [Fixture::with_v2("cpu"), Fixture::with_v1("cpu")]
+        .into_iter()
+        .flatten()
+    {
+        let (file, weight) = if fixture.cgroup.v1_controller("cpu").is_some() {
+            ("cpu.shares", "512")
+        } else {
+            ("cpu.weight", "59")
+        };
+        let apply = |idle, shares| {
+            let cpu = Cpu {
+                idle: Some(idle),
+                shares: Some(shares),
+                ..Cpu::default()
+            };
+            fixture
+                .cgroup
+                .apply(&Resources {
+                    cpu,
+                    ..Resources::default()
+                })
+                .unwrap();
+            (fixture.file("cpu", "cpu.idle"), fixture.file("cpu", file))
+        };
+        assert_eq!(apply(1, 512).0, "1");
+        assert_eq!(apply(0, 512), ("0".to_owned(), weight.to_owned()));
+    }
 }
