@@ -1,2 +1,17 @@
-//! The OCI runtime: config.json -> plan -> container
+//! An OCI runtime: `config.json` -> [`plan`] -> container, with runc's command line.
+//!
+//! One file per OCI verb in [`verbs`]. Everything a container process does before its program runs is in [`init`].
 #![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod error;
+pub mod hooks;
+pub mod id;
+pub mod init;
+pub mod log;
+pub mod plan;
+pub mod spec;
+pub mod state;
+pub mod time;
+pub mod undo;
+pub mod verbs;

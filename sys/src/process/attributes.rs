@@ -141,7 +141,8 @@ pub fn set_io_priority(class: IoClass, level: u8) -> Result<()> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Scheduler {
-    size: u32,
+    /// Filled in by [`set_scheduler`].
+    pub size: u32,
     /// `SCHED_*`.
     pub policy: u32,
     /// `SCHED_FLAG_*`.
@@ -199,4 +200,26 @@ pub fn set_affinity(pid: Pid, processors: &[usize]) -> Result<()> {
         )
     };
     check(ret, text).map(drop)
+}
+
+/// Joins a new session keyring called `name` (`keyctl(2)`), so that the keys of the caller's session stay behind.
+/// Returns false where the kernel has no keyrings or an outer filter forbids them.
+///
+/// # Errors
+/// `EDQUOT` where the user has too many keys.
+pub fn join_session_keyring(name: &std::ffi::CStr) -> Result<bool> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
+    // SAFETY: the name is NUL-terminated and lives through the call.
+    let ret = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) };
+    match check(ret, || format!("keyctl(KEYCTL_JOIN_SESSION_KEYRING, {name:?})")) {
+        Err(Error { errno: Errno::ENOSYS | Errno::EPERM, .. }) => Ok(false),
+        other => other.map(|_| true),
+    }
+}
+
+/// `_exit(2)`: ends the process without running anything that its parent's memory has in store (destructors,
+/// exit handlers, buffered output). For the child of a fork.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: never returns; nothing of this process is used afterwards.
+    unsafe { libc::_exit(code) }
 }

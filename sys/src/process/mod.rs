@@ -6,7 +6,7 @@ mod pidfd;
 mod stat;
 
 pub use attributes::{
-    IoClass, Scheduler, set_affinity, set_child_subreaper, set_domainname, set_dumpable,
+    IoClass, Scheduler, exit_now, join_session_keyring, set_affinity, set_child_subreaper, set_domainname, set_dumpable,
     set_hostname, set_io_priority, set_keep_caps, set_no_new_privs, set_parent_death_signal,
     set_personality, set_scheduler, setsid, umask,
 };

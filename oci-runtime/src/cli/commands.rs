@@ -1,0 +1,200 @@
+//! The commands and their flags: what is accepted, and what the help says about it.
+use super::flags::Flag;
+
+/// One command.
+#[derive(Debug)]
+pub struct Command {
+    /// Its name.
+    pub name: &'static str,
+    /// Its operands.
+    pub operands: &'static str,
+    /// How many operands it takes at least and at most.
+    pub count: (usize, usize),
+    /// What it does, in one line.
+    pub about: &'static str,
+    /// What else there is to know.
+    pub details: &'static str,
+    /// Its flags.
+    pub flags: &'static [Flag],
+}
+
+/// Flags before the command.
+pub const GLOBAL: &[Flag] = &[
+    Flag::value("root", "DIR", "where the state of containers is kept (default: /run/davit-oci, or $XDG_RUNTIME_DIR/davit-oci without privileges)"),
+    Flag::value("log", "FILE", "also write the error of a failed command to FILE"),
+    Flag::value("log-format", "FORMAT", "the format of that file: text (default) or json"),
+    Flag::switch("debug", "also write warnings to the log"),
+    Flag::value("rootless", "WHEN", "ignore what only a privileged user may do: true, false or auto (default)"),
+    Flag::switch("systemd-cgroup", "not supported: cgroups are made directly"),
+    Flag::value("cgroup-manager", "NAME", "only cgroupfs"),
+    Flag::value("criu", "PATH", "ignored, for compatibility"),
+    Flag::switch("help", "show this help").short('h'),
+    Flag::switch("version", "show the versions of the program and of the spec").short('v'),
+];
+
+const BUNDLE: Flag = Flag::value("bundle", "DIR", "the directory with config.json (default: the current one)").short('b');
+const CONSOLE: Flag = Flag::value("console-socket", "SOCKET", "a unix socket that gets the master of the terminal");
+const PIDFD: Flag = Flag::value("pidfd-socket", "SOCKET", "not supported yet");
+const PID_FILE: Flag = Flag::value("pid-file", "FILE", "write the id of the process to FILE");
+const PRESERVE: Flag = Flag::value("preserve-fds", "N", "pass N more descriptors, from 3 on, after those of $LISTEN_FDS");
+const NO_PIVOT: Flag = Flag::switch("no-pivot", "use chroot instead of pivot_root: for a host whose root is a ramdisk");
+const NO_KEYRING: Flag = Flag::switch("no-new-keyring", "keep the session keyring of the caller");
+const HELP: Flag = Flag::switch("help", "show this help").short('h');
+
+/// All commands, in the order of a container's life.
+pub const COMMANDS: &[Command] = &[
+    Command {
+        name: "create",
+        operands: "ID",
+        count: (1, 1),
+        about: "create a container and leave it waiting for \"start\"",
+        details: "The container is made from DIR/config.json; everything but its program is done when this returns.\n\
+                  If it fails, nothing is left behind.",
+        flags: &[BUNDLE, CONSOLE, PIDFD, PID_FILE, NO_PIVOT, NO_KEYRING, PRESERVE, HELP],
+    },
+    Command {
+        name: "start",
+        operands: "ID",
+        count: (1, 1),
+        about: "run the program of a created container",
+        details: "",
+        flags: &[HELP],
+    },
+    Command {
+        name: "run",
+        operands: "ID",
+        count: (1, 1),
+        about: "create a container, run it and wait for its end",
+        details: "Ends with the exit code of the container's program, or 128 and the number of the signal that ended it.\n\
+                  Signals are passed on to the program.",
+        flags: &[
+            BUNDLE,
+            CONSOLE,
+            PIDFD,
+            PID_FILE,
+            NO_PIVOT,
+            NO_KEYRING,
+            PRESERVE,
+            Flag::switch("detach", "return once the program runs").short('d'),
+            Flag::switch("keep", "do not delete the container at its end"),
+            Flag::switch("no-subreaper", "do not adopt the orphans of the container"),
+            HELP,
+        ],
+    },
+    Command {
+        name: "state",
+        operands: "ID",
+        count: (1, 1),
+        about: "show the state of a container as JSON",
+        details: "",
+        flags: &[HELP],
+    },
+    Command {
+        name: "kill",
+        operands: "ID [SIGNAL]",
+        count: (1, 2),
+        about: "send a signal to a container's program",
+        details: "SIGNAL is a number or a name, with or without SIG in front; SIGTERM where it is left out.",
+        flags: &[Flag::switch("all", "send it to every process of the container").short('a'), HELP],
+    },
+    Command {
+        name: "delete",
+        operands: "ID",
+        count: (1, 1),
+        about: "delete a container that has ended",
+        details: "",
+        flags: &[
+            Flag::switch("force", "end it with SIGKILL first; a container that does not exist is no error").short('f'),
+            HELP,
+        ],
+    },
+    Command {
+        name: "exec",
+        operands: "ID [COMMAND [ARGUMENT...]]",
+        count: (1, usize::MAX),
+        about: "run another program in a running container",
+        details: "Without --process the program runs as config.json says of the container's own, with COMMAND instead.\n\
+                  Ends with the exit code of the program; with 255 where it could not be started.",
+        flags: &[
+            CONSOLE,
+            PIDFD,
+            Flag::value("cwd", "DIR", "its working directory"),
+            Flag::value("env", "NAME=VALUE", "one more environment variable; may be repeated").short('e'),
+            Flag::switch("tty", "give it a terminal").short('t'),
+            Flag::value("user", "UID[:GID]", "its user and group").short('u'),
+            Flag::value("additional-gids", "GID", "one more group; may be repeated").short('g'),
+            Flag::value("process", "FILE", "a file with the \"process\" object of a config.json").short('p'),
+            Flag::switch("detach", "return once the program runs").short('d'),
+            PID_FILE,
+            Flag::value("process-label", "LABEL", "not supported yet (SELinux)"),
+            Flag::value("apparmor", "PROFILE", "not supported yet"),
+            Flag::switch("no-new-privs", "its programs may not gain rights"),
+            Flag::value("cap", "CAP", "one more capability; may be repeated").short('c'),
+            PRESERVE,
+            Flag::value("cgroup", "[CONTROLLERS:]PATH", "not supported yet"),
+            Flag::switch("ignore-paused", "do not refuse a paused container"),
+            HELP,
+        ],
+    },
+    Command {
+        name: "list",
+        operands: "",
+        count: (0, 0),
+        about: "list the containers",
+        details: "",
+        flags: &[
+            Flag::value("format", "FORMAT", "table (default) or json").short('f'),
+            Flag::switch("quiet", "only the ids").short('q'),
+            HELP,
+        ],
+    },
+    Command {
+        name: "update",
+        operands: "ID",
+        count: (1, 1),
+        about: "change the limits of a container",
+        details: "SIZE is a number of bytes, or one with a unit such as 512m or 1.5g; -1 takes the limit away.",
+        flags: &[
+            Flag::value("resources", "FILE", "a file with the \"resources\" object of a config.json, - for stdin; then no other flag counts").short('r'),
+            Flag::value("cpu-period", "US", "the period of the CPU quota, in microseconds"),
+            Flag::value("cpu-quota", "US", "microseconds of CPU time per period; -1 takes the limit away"),
+            Flag::value("cpu-burst", "US", "microseconds of unused quota that may be saved up"),
+            Flag::value("cpu-share", "N", "weight against other containers"),
+            Flag::value("cpu-rt-period", "US", "the period of the realtime quota (cgroup v1)"),
+            Flag::value("cpu-rt-runtime", "US", "microseconds of realtime per period (cgroup v1)"),
+            Flag::value("cpuset-cpus", "LIST", "the CPUs to use, such as 0-3,7"),
+            Flag::value("cpuset-mems", "LIST", "the memory nodes to use"),
+            Flag::value("cpu-idle", "0|1", "run only when nobody else wants the CPU"),
+            Flag::value("memory", "SIZE", "the memory limit"),
+            Flag::value("memory-reservation", "SIZE", "the soft memory limit"),
+            Flag::value("memory-swap", "SIZE", "the limit of memory and swap together"),
+            Flag::value("pids-limit", "N", "the limit of processes; -1 takes it away"),
+            Flag::value("kernel-memory", "SIZE", "ignored: the kernel has dropped it"),
+            Flag::value("kernel-memory-tcp", "SIZE", "ignored: the kernel has dropped it"),
+            Flag::value("blkio-weight", "N", "not supported yet"),
+            Flag::value("l3-cache-schema", "TEXT", "not supported yet"),
+            Flag::value("mem-bw-schema", "TEXT", "not supported yet"),
+            HELP,
+        ],
+    },
+    Command {
+        name: "spec",
+        operands: "",
+        count: (0, 0),
+        about: "write a config.json to start from",
+        details: "",
+        flags: &[
+            Flag::value("bundle", "DIR", "where to write it (default: the current directory)").short('b'),
+            Flag::switch("rootless", "for a user without privileges"),
+            HELP,
+        ],
+    },
+    Command {
+        name: "features",
+        operands: "",
+        count: (0, 0),
+        about: "show what this runtime supports, as JSON",
+        details: "The format is that of the runtime spec, features.md.",
+        flags: &[HELP],
+    },
+];

@@ -1,0 +1,125 @@
+//! A mount of the type `cgroup`: the container's own view of its cgroups, in the form that the host uses.
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::AT_FDCWD;
+use nix::sys::stat::Mode;
+use sys::cgroup::{Cgroup, Hierarchies, Hierarchy, Version};
+use sys::mount::{self, FsContext, MountAttr, MountAttrs, OpenTree};
+use sys::namespace::NamespaceKind;
+use sys::path::Root;
+
+use super::mounts::{place, set_attributes};
+use crate::error::{Error, Result, Within};
+use crate::plan::{MountPlan, Plan};
+
+/// Mounts it.
+///
+/// # Errors
+/// The host has no cgroups mounted, or a mount is refused.
+pub(super) fn make(root: &Root, one: &MountPlan, plan: &Plan, cgroup: &Cgroup) -> Result<OwnedFd> {
+    let hierarchies = Hierarchies::detect()?;
+    let private = plan.namespaces.has(NamespaceKind::Cgroup);
+    let target = place(root, &one.destination)?;
+    if let [only] = hierarchies.list()
+        && only.version() == Version::V2
+    {
+        let made = unified(one, plan, cgroup, private)?;
+        mount::attach_at(&made, &target)?;
+        return Ok(made);
+    }
+    let context = FsContext::open("tmpfs")?;
+    context.set_string("mode", "755")?;
+    let quiet = MountAttr::MOUNT_ATTR_NOSUID | MountAttr::MOUNT_ATTR_NODEV | MountAttr::MOUNT_ATTR_NOEXEC;
+    let made = context.mount(quiet)?;
+    mount::attach_at(&made, &target)?;
+    let inside = Root::from_fd(made.try_clone().map_err(|error| Error::new(error.to_string()))?);
+    for hierarchy in hierarchies.list().iter().filter(|one| one.version() == Version::V1) {
+        v1(&inside, one, plan, hierarchy, cgroup, private).within(|| format!("cgroup hierarchy {:?}", hierarchy.mount()))?;
+    }
+    // The directory of hierarchies as the options say; the places inside had to be made first.
+    set_attributes(&made, one)?;
+    Ok(made)
+}
+
+/// One v2 hierarchy: a fresh mount shows the cgroup namespace's root, else the container's directory is bound.
+fn unified(one: &MountPlan, plan: &Plan, cgroup: &Cgroup, private: bool) -> Result<OwnedFd> {
+    if private {
+        let made = FsContext::open("cgroup2").and_then(|context| context.mount(one.options.set));
+        match made {
+            Err(sys::Error { errno: Errno::EPERM | Errno::EBUSY, .. }) => {}
+            other => return Ok(other?),
+        }
+    }
+    let paths = cgroup.paths();
+    let path = paths.get("").ok_or_else(|| Error::new("the container has no cgroup v2"))?;
+    bound(path, one, plan)
+}
+
+fn v1(
+    inside: &Root,
+    one: &MountPlan,
+    plan: &Plan,
+    hierarchy: &Hierarchy,
+    cgroup: &Cgroup,
+    private: bool,
+) -> Result<()> {
+    let Some(name) = hierarchy.mount().file_name() else { return Ok(()) };
+    let Some(controller) = hierarchy.controllers().first() else { return Ok(()) };
+    let target = inside.mkdir_all(Path::new(name), Mode::from_bits_truncate(0o755))?;
+    let made = if private { fresh_v1(one, hierarchy)? } else { None };
+    let made = match made {
+        Some(made) => made,
+        None => {
+            let paths = cgroup.paths();
+            let path = paths.get(controller).ok_or_else(|| Error::new(format!("no cgroup of {controller}")))?;
+            bound(path, one, plan)?
+        }
+    };
+    mount::attach_at(&made, &target)?;
+    link_controllers(inside, name, hierarchy)
+}
+
+fn fresh_v1(one: &MountPlan, hierarchy: &Hierarchy) -> Result<Option<OwnedFd>> {
+    let context = FsContext::open("cgroup")?;
+    if hierarchy.controllers().iter().all(|name| name.starts_with("name=")) {
+        context.set_flag("none")?;
+    }
+    for controller in hierarchy.controllers() {
+        match controller.split_once('=') {
+            Some((key, value)) => context.set_string(key, value)?,
+            None => context.set_flag(controller)?,
+        }
+    }
+    match context.mount(one.options.set) {
+        Ok(made) => Ok(Some(made)),
+        Err(sys::Error { errno: Errno::EPERM | Errno::EBUSY, .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The container's directory of the host's hierarchy. Read-only for a container with users of its own, whose files
+/// there are those of the host's user (CVE-2023-25809).
+fn bound(path: &Path, one: &MountPlan, plan: &Plan) -> Result<OwnedFd> {
+    let tree = mount::open_tree(AT_FDCWD, path, OpenTree::OPEN_TREE_CLONE)?;
+    let mut set = one.options.set;
+    set.set(MountAttr::MOUNT_ATTR_RDONLY, set.contains(MountAttr::MOUNT_ATTR_RDONLY) || plan.namespaces.has(NamespaceKind::User));
+    mount::mount_setattr(&tree, MountAttrs { set, ..MountAttrs::default() })?;
+    Ok(tree)
+}
+
+/// `cpu` -> `cpu,cpuacct`, as every v1 host has it.
+fn link_controllers(inside: &Root, name: &OsStr, hierarchy: &Hierarchy) -> Result<()> {
+    for controller in hierarchy.controllers().iter().filter(|one| !one.starts_with("name=")) {
+        if OsStr::new(controller) == name {
+            continue;
+        }
+        match nix::unistd::symlinkat(name, inside, controller.as_str()) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(errno) => return Err(sys::Error::new(errno, format!("symlinkat({name:?}, {controller:?})")).into()),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,167 @@
+//! The container's first process, from its birth to its program. One call per step; the comment says why it
+//! stands where it does.
+use std::os::fd::OwnedFd;
+
+use sys::cgroup::Cgroup;
+use sys::namespace::{self, NamespaceKind};
+use sys::path::Proc;
+
+use super::protocol::{self, FromChild, ToChild};
+use super::{Inherited, console, devices, identity, mounts, program, rootfs};
+use crate::error::{Error, Result, Within};
+use crate::hooks;
+use crate::plan::Plan;
+
+/// What the first process gets besides what every process gets.
+#[derive(Debug)]
+pub struct Init<'a> {
+    /// The container.
+    pub plan: &'a Plan,
+    /// What every process gets.
+    pub inherited: Inherited<'a>,
+    /// Namespaces to join, already opened and checked.
+    pub join: Vec<(NamespaceKind, OwnedFd)>,
+    /// The container's cgroup.
+    pub cgroup: &'a Cgroup,
+    /// User namespaces of id-mapped mounts, by the index of the mount.
+    pub idmaps: &'a [(usize, OwnedFd)],
+    /// The gate, open for reading and writing, so that neither side waits for the other to open it.
+    pub gate: OwnedFd,
+    /// `--no-pivot`
+    pub no_pivot: bool,
+}
+
+/// Becomes the container's program, or tells the parent why not and ends.
+pub fn run(init: Init<'_>) -> ! {
+    let socket = init.inherited.socket.try_clone();
+    let error = match steps(init) {
+        Ok(never) => match never {},
+        Err(error) => error,
+    };
+    if let Ok(socket) = socket {
+        // If the parent has ended as well, nobody is left to tell.
+        drop(protocol::tell_parent(socket, &FromChild::Failed(error)));
+    }
+    sys::process::exit_now(1)
+}
+
+fn steps(init: Init<'_>) -> Result<std::convert::Infallible> {
+    let Init { plan, inherited, join, cgroup, idmaps, gate, no_pivot } = init;
+    let Inherited { process, socket, joiner, console, preserved, keyring } = inherited;
+    let in_user_namespace = plan.namespaces.has(NamespaceKind::User);
+
+    // 1. Nothing before the parent has written the id maps: until then this process is nobody.
+    let ToChild::Go(state) = protocol::hear_parent(&socket)? else { return Err(Error::new("expected Go")) };
+    // 2. Before anything of the container is entered: its processes may neither trace this one nor open its files.
+    sys::process::set_dumpable(false)?;
+    // 3. A session of its own, for a terminal of its own; and no key of the caller's session.
+    sys::process::setsid()?;
+    if let Some(name) = &keyring {
+        sys::process::join_session_keyring(name)?;
+    }
+    // 4. Into the v1 cgroups while /sys/fs/cgroup is the host's (on v2 it was born there).
+    if let Some(joiner) = &joiner {
+        joiner.join_self().within(|| "linux.cgroupsPath".to_owned())?;
+    }
+    // 5. Existing namespaces; the user namespace was entered before this process was made.
+    for (kind, fd) in &join {
+        namespace::setns(fd, kind.flag()).within(|| format!("joining the {kind} namespace"))?;
+    }
+    // 6. Root of the user namespace: what is made from here on belongs to the container's root.
+    if in_user_namespace {
+        identity::become_namespace_root()?;
+    }
+    // 7. A new cgroup namespace has the cgroup that its maker is in as its root: so after step 4.
+    if plan.namespaces.is_new(NamespaceKind::Cgroup) {
+        namespace::unshare(NamespaceKind::Cgroup.flag())?;
+    }
+    // 8. Files are made with exactly the modes asked for.
+    sys::process::umask(nix::sys::stat::Mode::empty());
+    // 9. The root and everything mounted in it, while the sources on the host can still be reached.
+    let root = rootfs::prepare(plan)?;
+    let mounted = mounts::make(&root, plan, cgroup, idmaps)?;
+    if plan.fill_dev {
+        devices::fill(&root, plan, &mounted, in_user_namespace)?;
+    }
+    // 10. The runtime's hooks see the namespaces and mounts, not yet the new root.
+    if !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty() {
+        protocol::tell_parent(&socket, &FromChild::RunHooks)?;
+        let ToChild::HooksDone = protocol::hear_parent(&socket)? else {
+            return Err(Error::new("expected HooksDone"));
+        };
+    }
+    // 11. The same from inside the container's namespaces, still with the host's paths.
+    hooks::run("createContainer", &plan.hooks.create_container, &state)?;
+    // 12. A terminal of the container's devpts; after the hooks, which have the caller's stdio.
+    if process.terminal && let Some(console) = &console {
+        let pty = console::open(&root, process, console)?;
+        console::bind_dev_console(&devices::open_dev(&root, &mounted)?, &pty)?;
+    }
+    drop(console);
+    // 13. A procfs that no mount of the container can redirect, for step 15.
+    let proc = if plan.sysctl.is_empty() { None } else { Some(Proc::open()?) };
+    // 14. Masks use the host's /dev/null, so before the host's tree is gone; after every other mount, so that none
+    //     can uncover them.
+    rootfs::make_readonly(&root, plan)?;
+    rootfs::mask(&root, plan)?;
+    mounts::finish(&mounted)?;
+    if no_pivot {
+        rootfs::move_over_root(&root, &plan.rootfs)?;
+    } else {
+        rootfs::pivot(&root)?;
+    }
+    rootfs::finish(&root, plan)?;
+    // 15. Names and kernel parameters of the new namespaces.
+    if !plan.hostname.is_empty() {
+        sys::process::set_hostname(&plan.hostname).within(|| "hostname".to_owned())?;
+    }
+    if !plan.domainname.is_empty() {
+        sys::process::set_domainname(&plan.domainname).within(|| "domainname".to_owned())?;
+    }
+    for one in &plan.sysctl {
+        let proc = proc.as_ref().ok_or_else(|| Error::new("no procfs"))?;
+        proc.write(&one.path, one.value.as_bytes()).within(|| format!("linux.sysctl[{:?}]", one.name))?;
+    }
+    // 16. While it still has the capabilities: stdio for its user, priorities, the working directory.
+    identity::own_stdio(process)?;
+    identity::set_priorities(process)?;
+    if let Some(domain) = plan.personality {
+        sys::process::set_personality(domain).within(|| "linux.personality".to_owned())?;
+    }
+    identity::enter_cwd(&root, process)?;
+    let home = identity::home_of(&root, process.uid);
+    // 17. Who the program is.
+    identity::assume(process)?;
+    sys::process::umask(nix::sys::stat::Mode::from_bits_truncate(process.umask));
+    if process.no_new_privileges {
+        sys::process::set_no_new_privs()?;
+    }
+    // 18. As that user: may it be where it is, and is its program there?
+    identity::confirm_cwd(process)?;
+    let program = program::find(process)?;
+    let pid = nix::unistd::getpid().as_raw();
+    let env = program::environment(process, || home, preserved, pid);
+    drop((root, mounted));
+    // 19. `create` returns; this process waits for `start`.
+    protocol::tell_parent(&socket, &FromChild::Ready)?;
+    drop(socket);
+    wait_at_gate(gate)?;
+    // 20. Inside the container, as the container's user, right before its program.
+    if !plan.hooks.start_container.is_empty() {
+        hooks::run("startContainer", &plan.hooks.start_container, &created(&state))?;
+    }
+    Err(program::start(&program, process, &env, preserved))
+}
+
+/// The state that `startContainer` hooks read: what was "creating" is "created" by then.
+fn created(state: &[u8]) -> Vec<u8> {
+    let text = String::from_utf8_lossy(state);
+    text.replacen(r#""status":"creating""#, r#""status":"created""#, 1).into_bytes()
+}
+
+fn wait_at_gate(gate: OwnedFd) -> Result<()> {
+    let mut byte = [0_u8];
+    // The gate is also open for writing here, so there is no end of file: only `start` wakes this process.
+    sys::fd::read(&gate, &mut byte)?;
+    Ok(())
+}

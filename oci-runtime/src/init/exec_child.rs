@@ -1,0 +1,90 @@
+//! A process that `exec` adds to a container, from its birth to its program.
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use nix::sched::CloneFlags;
+use sys::namespace;
+use sys::path::Root;
+
+use super::protocol::{self, FromChild, ToChild};
+use super::{Inherited, console, identity, program};
+use crate::error::{Error, Result, Within};
+
+/// What it gets besides what every process gets.
+#[derive(Debug)]
+pub struct Exec<'a> {
+    /// What every process gets.
+    pub inherited: Inherited<'a>,
+    /// The container's first process.
+    pub init: &'a OwnedFd,
+    /// The namespaces to enter.
+    pub namespaces: CloneFlags,
+}
+
+/// Becomes the program, or tells the parent why not and ends.
+pub fn run(exec: Exec<'_>) -> ! {
+    let socket = exec.inherited.socket.try_clone();
+    let error = match steps(exec) {
+        Ok(never) => match never {},
+        Err(error) => error,
+    };
+    if let Ok(socket) = socket {
+        // If the parent has ended as well, nobody is left to tell.
+        drop(protocol::tell_parent(socket, &FromChild::Failed(error)));
+    }
+    // What runc's exec ends with when the program did not start.
+    sys::process::exit_now(255)
+}
+
+fn steps(exec: Exec<'_>) -> Result<std::convert::Infallible> {
+    let Exec { inherited, init, namespaces } = exec;
+    let Inherited { process, socket, joiner, console, preserved, keyring } = inherited;
+
+    // 1. Nothing before the parent knows this process.
+    let ToChild::Go(_) = protocol::hear_parent(&socket)? else { return Err(Error::new("expected Go")) };
+    // 2. Before the container is entered: its processes may neither trace this one nor open its files.
+    sys::process::set_dumpable(false)?;
+    sys::process::setsid()?;
+    if let Some(name) = &keyring {
+        sys::process::join_session_keyring(name)?;
+    }
+    // 3. Into the v1 cgroups while /sys/fs/cgroup is the host's (on v2 it was born there).
+    if let Some(joiner) = &joiner {
+        joiner.join_self().within(|| "joining the container's cgroup".to_owned())?;
+    }
+    // 4. All namespaces at once: the kernel orders them by what each needs.
+    if !namespaces.is_empty() {
+        namespace::setns(init, namespaces).within(|| "joining the container's namespaces".to_owned())?;
+    }
+    if namespaces.contains(CloneFlags::CLONE_NEWUSER) {
+        identity::become_namespace_root()?;
+    }
+    let root = Root::open(Path::new("/"))?;
+    // 5. The terminal is one of the container's.
+    if process.terminal && let Some(console) = &console {
+        console::open(&root, process, console)?;
+    }
+    drop(console);
+    // 6. While it still has the capabilities: stdio for its user, priorities, the working directory.
+    identity::own_stdio(process)?;
+    identity::set_priorities(process)?;
+    identity::enter_cwd(&root, process)?;
+    let home = identity::home_of(&root, process.uid);
+    // 7. Who the program is.
+    identity::assume(process)?;
+    sys::process::umask(nix::sys::stat::Mode::from_bits_truncate(process.umask));
+    if process.no_new_privileges {
+        sys::process::set_no_new_privs()?;
+    }
+    // 8. As that user: may it be where it is, and is its program there?
+    identity::confirm_cwd(process)?;
+    let program = program::find(process)?;
+    let pid = nix::unistd::getpid().as_raw();
+    let env = program::environment(process, || home, preserved, pid);
+    drop(root);
+    // 9. The parent sets the limits, which need its rights, and lets go.
+    protocol::tell_parent(&socket, &FromChild::Ready)?;
+    let ToChild::HooksDone = protocol::hear_parent(&socket)? else { return Err(Error::new("expected HooksDone")) };
+    let error = program::start(&program, process, &env, preserved);
+    Err(error)
+}

@@ -1,0 +1,188 @@
+//! Ids, capabilities and the rest of who the program is.
+use std::io::{BufRead, BufReader, Read};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::{Mode, SFlag};
+use sys::creds::{self, CapSet};
+use sys::path::Root;
+
+use crate::error::{Error, Result, Within};
+use crate::plan::ProcessPlan;
+
+/// How much of a container's `/etc/passwd` is read: it is the container's, so it may be anything.
+const MAX_PASSWD: u64 = 4 << 20;
+
+/// Becomes the root of the user namespace, where there is one of its own: until then the ids are those of nobody.
+///
+/// # Errors
+/// The maps do not map id 0.
+pub(super) fn become_namespace_root() -> Result<()> {
+    let what = || "becoming root of the user namespace".to_owned();
+    match creds::set_groups(&[]) {
+        // "deny" in /proc/self/setgroups.
+        Err(error) if error.errno == Errno::EPERM => {}
+        other => other.within(what)?,
+    }
+    creds::set_group(0).within(what)?;
+    creds::set_user(0).within(what)
+}
+
+/// Gives stdin, stdout and stderr to the user of the process, so that `/dev/stdout` can be opened by it.
+///
+/// # Errors
+/// A refusal that is not "this file cannot change its owner".
+pub(super) fn own_stdio(process: &ProcessPlan) -> Result<()> {
+    for number in 0..3 {
+        let Ok(fd) = nix_borrow(number) else { continue };
+        let Ok(stat) = nix::sys::stat::fstat(&fd) else { continue };
+        let kind = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits());
+        // A device is everybody's (/dev/null) or a terminal with its own rules.
+        if stat.st_uid == process.uid || kind == SFlag::S_IFCHR || kind == SFlag::S_IFBLK {
+            continue;
+        }
+        match nix::unistd::fchown(&fd, Some(process.uid.into()), None) {
+            Ok(()) | Err(Errno::EINVAL | Errno::EPERM | Errno::EROFS | Errno::ENOSYS | Errno::EOPNOTSUPP) => {}
+            Err(errno) => return Err(sys::Error::new(errno, format!("fchown({number}, {}, -1)", process.uid)).into()),
+        }
+    }
+    Ok(())
+}
+
+/// A duplicate of one of the standard descriptors.
+fn nix_borrow(number: u8) -> std::io::Result<OwnedFd> {
+    use std::os::fd::AsFd;
+    match number {
+        0 => std::io::stdin().as_fd().try_clone_to_owned(),
+        1 => std::io::stdout().as_fd().try_clone_to_owned(),
+        _ => std::io::stderr().as_fd().try_clone_to_owned(),
+    }
+}
+
+/// Scheduler, I/O priority: while there is still a capability for them.
+///
+/// # Errors
+/// The field and what the kernel says.
+pub(super) fn set_priorities(process: &ProcessPlan) -> Result<()> {
+    if let Some(scheduler) = process.scheduler {
+        sys::process::set_scheduler(scheduler).within(|| "process.scheduler".to_owned())?;
+    }
+    if let Some((class, level)) = process.io_priority {
+        sys::process::set_io_priority(class, level).within(|| "process.ioPriority".to_owned())?;
+    }
+    Ok(())
+}
+
+/// Takes on the ids and capabilities of the process. The order is that of capabilities(7): the bounding set needs
+/// CAP_SETPCAP, the ids need CAP_SETUID and CAP_SETGID, and changing the user id would clear what is permitted.
+///
+/// # Errors
+/// The field and what the kernel says.
+pub(super) fn assume(process: &ProcessPlan) -> Result<()> {
+    let wanted = &process.capabilities;
+    let (_, have, _) = creds::read_capabilities()?;
+    // Without CAP_SETPCAP (number 8) the bounding set stays; what it would allow cannot be had either.
+    if have.has(8) {
+        creds::drop_bounding(wanted.bounding).within(|| "process.capabilities.bounding".to_owned())?;
+    }
+    sys::process::set_keep_caps(true)?;
+    match creds::set_groups(&process.groups) {
+        Err(error) if error.errno == Errno::EPERM && process.groups.is_empty() => {}
+        other => other.within(|| "process.user.additionalGids".to_owned())?,
+    }
+    creds::set_group(process.gid).within(|| "process.user.gid".to_owned())?;
+    creds::set_user(process.uid).within(|| "process.user.uid".to_owned())?;
+    sys::process::set_keep_caps(false)?;
+    set_capabilities(process, have)
+}
+
+fn set_capabilities(process: &ProcessPlan, have: CapSet) -> Result<()> {
+    let wanted = &process.capabilities;
+    // What this kernel, or an outer container, does not have cannot be given: runc leaves it out as well.
+    let permitted = wanted.permitted.and(have);
+    let effective = wanted.effective.and(permitted);
+    let inheritable = wanted.inheritable.and(CapSet(have.0 | wanted.bounding.0));
+    creds::set_capabilities(effective, permitted, inheritable).within(|| "process.capabilities".to_owned())?;
+    creds::clear_ambient().within(|| "process.capabilities.ambient".to_owned())?;
+    for number in wanted.ambient.numbers() {
+        match creds::raise_ambient(number) {
+            // Not inheritable or not permitted: runc warns and goes on.
+            Err(error) if error.errno == Errno::EPERM => {}
+            other => other.within(|| "process.capabilities.ambient".to_owned())?,
+        }
+    }
+    Ok(())
+}
+
+/// The home directory of a user in the container's `/etc/passwd`, or `/`.
+pub(super) fn home_of(root: &Root, uid: u32) -> Vec<u8> {
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let Ok(passwd) = root.open_at(Path::new("/etc/passwd"), flags, Mode::empty()) else {
+        return b"/".to_vec();
+    };
+    // Only a plain file: opening a device or a pipe of the container's choice must not stop us.
+    if !nix::sys::stat::fstat(&passwd).is_ok_and(|stat| stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits()) {
+        return b"/".to_vec();
+    }
+    let reader = BufReader::new(std::fs::File::from(passwd).take(MAX_PASSWD));
+    find_home(reader, uid).unwrap_or_else(|| b"/".to_vec())
+}
+
+fn find_home(passwd: impl BufRead, uid: u32) -> Option<Vec<u8>> {
+    for line in passwd.split(b'\n') {
+        let line = line.ok()?;
+        let fields: Vec<&[u8]> = line.split(|byte| *byte == b':').collect();
+        if let [_, _, id, _, _, home, ..] = fields.as_slice()
+            && std::str::from_utf8(id).ok()?.parse() == Ok(uid)
+        {
+            return home.starts_with(b"/").then(|| home.to_vec());
+        }
+    }
+    None
+}
+
+/// Changes into the working directory, which is made where it is missing, and checks that it is inside the root:
+/// a leaked descriptor of the host must not become a working directory (CVE-2024-21626).
+///
+/// # Errors
+/// The directory cannot be made or entered.
+pub(super) fn enter_cwd(root: &Root, process: &ProcessPlan) -> Result<()> {
+    let what = || format!("process.cwd {:?}", process.cwd);
+    let dir = root.mkdir_all(&process.cwd, Mode::from_bits_truncate(0o755)).within(what)?;
+    match nix::unistd::fchdir(&dir) {
+        // Readable only by the user that we are about to become: tried again then.
+        Ok(()) | Err(Errno::EACCES | Errno::EPERM) => Ok(()),
+        Err(errno) => Err(Error::from(sys::Error::new(errno, "fchdir"))).within(what),
+    }
+}
+
+/// The second try of [`enter_cwd`], as the user of the process, and the check.
+///
+/// # Errors
+/// The directory cannot be entered by this user, or is not below the root.
+pub(super) fn confirm_cwd(process: &ProcessPlan) -> Result<()> {
+    let what = || format!("process.cwd {:?}", process.cwd);
+    nix::unistd::chdir(&process.cwd)
+        .map_err(|errno| sys::Error::new(errno, format!("chdir({:?})", process.cwd)))
+        .within(what)?;
+    match nix::unistd::getcwd() {
+        Ok(path) if path.is_absolute() => Ok(()),
+        _ => Err(Error::new("the working directory is outside the container's root")).within(what),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_home_directory_is_that_of_the_user_id() {
+        let passwd = b"root:x:0:0:root:/root:/bin/sh\nbroken\nweb:x:33:33::/srv:/bin/sh\nrel:x:5:5::home:/bin/sh\n".as_slice();
+        assert_eq!(find_home(passwd, 33).as_deref(), Some(b"/srv".as_slice()));
+        assert_eq!(find_home(passwd, 0).as_deref(), Some(b"/root".as_slice()));
+        assert_eq!(find_home(passwd, 5), None, "a relative home is none");
+        assert_eq!(find_home(passwd, 1), None);
+    }
+}

@@ -1,0 +1,64 @@
+//! The first process of a container, and processes that `exec` adds: everything before their program runs.
+//!
+//! ```text
+//! parent (create, run, exec)                 child
+//!   clone3 ────────────────────────────────▶ waits
+//!   id maps, oom_score_adj
+//!   ── Go ─────────────────────────────────▶ cgroups, namespaces, mounts, devices
+//!   prestart, createRuntime hooks  ◀──────── RunHooks        (only where there are such hooks)
+//!   ── HooksDone ──────────────────────────▶ createContainer hooks, pivot_root, ids, capabilities
+//!   rlimits, state, pid file       ◀──────── Ready           (or Failed, at any moment)
+//!   returns                                  waits at the gate, then startContainer hooks, execve
+//! ```
+//! Either side sees the end of the other as the end of the socket.
+pub mod child;
+mod cgroup_mount;
+pub mod console;
+mod copyup;
+mod devices;
+pub mod exec_child;
+mod identity;
+mod mounts;
+mod program;
+pub mod protocol;
+mod rootfs;
+pub mod spawn;
+
+use std::os::fd::OwnedFd;
+
+use sys::cgroup::Joiner;
+
+use crate::plan::ProcessPlan;
+
+/// Descriptors of the caller that the program gets: 3 and up.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Preserved {
+    /// How many the service manager passed (`LISTEN_FDS`).
+    pub listen: u16,
+    /// How many `--preserve-fds` asks for, after those.
+    pub extra: u16,
+}
+
+impl Preserved {
+    /// The first number that the program does not get.
+    pub fn end(self) -> i32 {
+        3 + i32::from(self.listen) + i32::from(self.extra)
+    }
+}
+
+/// What both kinds of processes get from their parent.
+#[derive(Debug)]
+pub struct Inherited<'a> {
+    /// The process.
+    pub process: &'a ProcessPlan,
+    /// The connection to the parent.
+    pub socket: OwnedFd,
+    /// What takes it into the cgroups.
+    pub joiner: Option<Joiner>,
+    /// Where the terminal goes.
+    pub console: Option<OwnedFd>,
+    /// Descriptors of the caller that the program gets.
+    pub preserved: Preserved,
+    /// The name of a new session keyring, if there is to be one.
+    pub keyring: Option<std::ffi::CString>,
+}

@@ -1,0 +1,90 @@
+//! Finding and starting the program.
+use std::ffi::{CString, OsStr};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::sys::stat::SFlag;
+use nix::unistd::AccessFlags;
+
+use super::Preserved;
+use crate::error::{Error, Result};
+use crate::plan::ProcessPlan;
+
+/// The file that `args[0]` names: itself where it holds a slash, else the first fit in the `PATH` of its environment.
+/// Looked up before `create` returns, as the user that will run it.
+///
+/// # Errors
+/// `exec: "x": executable file not found in $PATH`, and the like.
+pub(super) fn find(process: &ProcessPlan) -> Result<CString> {
+    let name = process.args.first().map(|name| name.to_bytes()).unwrap_or_default();
+    let name = OsStr::from_bytes(name);
+    let refuse = |errno: Errno| {
+        let text = format!("exec: {name:?}: {} ({})", errno.desc().to_lowercase(), sys::error::errno_name(errno));
+        Error::new(text)
+    };
+    if name.as_bytes().contains(&b'/') {
+        check(Path::new(name)).map_err(refuse)?;
+        return Ok(process.args[0].clone());
+    }
+    let path = process.variable("PATH").unwrap_or_default();
+    let mut denied = false;
+    for dir in path.split(|byte| *byte == b':') {
+        let dir = if dir.is_empty() { Path::new(".") } else { Path::new(OsStr::from_bytes(dir)) };
+        let candidate: PathBuf = dir.join(name);
+        match check(&candidate) {
+            Ok(()) => {
+                // No NUL byte can come in: both halves come from C strings.
+                return CString::new(candidate.into_os_string().into_encoded_bytes())
+                    .map_err(|_| refuse(Errno::EINVAL));
+            }
+            Err(Errno::EACCES) => denied = true,
+            Err(_) => {}
+        }
+    }
+    if denied {
+        return Err(refuse(Errno::EACCES));
+    }
+    Err(Error::new(format!("exec: {name:?}: executable file not found in $PATH")))
+}
+
+/// Whether the caller may start this file.
+fn check(path: &Path) -> std::result::Result<(), Errno> {
+    let stat = nix::sys::stat::stat(path)?;
+    if stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits() {
+        return Err(Errno::EISDIR);
+    }
+    nix::unistd::eaccess(path, AccessFlags::X_OK)
+}
+
+/// Becomes the program. Returns only to say why not.
+pub(super) fn start(program: &CString, process: &ProcessPlan, env: &[CString], preserved: Preserved) -> Error {
+    let ready = || -> Result<()> {
+        // Everything that is not for the program closes with execve, whoever opened it.
+        sys::fd::close_on_exec_from(preserved.end())?;
+        // The last thing: from here on a signal ends the process as it would end the program.
+        sys::process::reset_signals()?;
+        Ok(())
+    };
+    if let Err(error) = ready() {
+        return error;
+    }
+    let error = sys::process::execve(program, &process.args, env);
+    let name = process.args.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    Error::new(format!("exec: {name:?}: {} ({})", error.errno.desc().to_lowercase(), sys::error::errno_name(error.errno)))
+}
+
+/// The environment of the program: the plan's, `HOME` where it has none, and what `LISTEN_FDS` needs.
+pub(super) fn environment(process: &ProcessPlan, home: impl FnOnce() -> Vec<u8>, preserved: Preserved, pid: i32) -> Vec<CString> {
+    let mut env: Vec<CString> = Vec::with_capacity(process.env.len() + 3);
+    env.extend(process.env.iter().filter(|entry| entry.to_bytes() != b"HOME=").cloned());
+    if process.variable("HOME").is_none_or(<[u8]>::is_empty) {
+        // A home directory from a line of text holds no NUL byte; if it did, there is simply no HOME.
+        env.extend(CString::new([b"HOME=", home().as_slice()].concat()));
+    }
+    if preserved.listen > 0 {
+        let entries = [format!("LISTEN_FDS={}", preserved.listen), format!("LISTEN_PID={pid}")];
+        env.extend(entries.into_iter().filter_map(|entry| CString::new(entry).ok()));
+    }
+    env
+}

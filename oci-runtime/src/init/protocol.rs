@@ -1,0 +1,175 @@
+//! What the two sides tell each other, one message per packet of a SOCK_SEQPACKET pair.
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv, send};
+
+use crate::error::{Error, Result};
+
+/// The longest message; texts of errors are cut to fit, since a container's files can make them long.
+const MAX: usize = 32 * 1024;
+
+/// From the parent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ToChild {
+    /// Begin. With the state that hooks read.
+    Go(Vec<u8>),
+    /// The runtime's hooks have run.
+    HooksDone,
+}
+
+/// From the child.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FromChild {
+    /// The namespaces and mounts are there.
+    RunHooks,
+    /// Everything is done but the program itself.
+    Ready,
+    /// A step failed; the child ends.
+    Failed(Error),
+    /// For an intermediate process: the id of the real child.
+    Pid(i32),
+}
+
+impl ToChild {
+    fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Go(state) => [b"g", state.as_slice()].concat(),
+            Self::HooksDone => b"h".to_vec(),
+        }
+    }
+
+    fn decode(data: &[u8]) -> Option<Self> {
+        match data.split_first()? {
+            (b'g', state) => Some(Self::Go(state.to_vec())),
+            (b'h', []) => Some(Self::HooksDone),
+            _ => None,
+        }
+    }
+}
+
+impl FromChild {
+    fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::RunHooks => b"r".to_vec(),
+            Self::Ready => b"k".to_vec(),
+            Self::Pid(pid) => format!("p{pid}").into_bytes(),
+            Self::Failed(error) => {
+                let hint = error.hint.as_deref().unwrap_or_default();
+                let cut = |text: &str, most: usize| text.chars().take(most / 4).collect::<String>().replace('\0', " ");
+                format!("f{}\0{}", cut(&error.message, MAX / 2), cut(hint, MAX / 4)).into_bytes()
+            }
+        }
+    }
+
+    fn decode(data: &[u8]) -> Option<Self> {
+        match data.split_first()? {
+            (b'r', []) => Some(Self::RunHooks),
+            (b'k', []) => Some(Self::Ready),
+            (b'p', pid) => std::str::from_utf8(pid).ok()?.parse().ok().map(Self::Pid),
+            (b'f', text) => {
+                let text = String::from_utf8_lossy(text);
+                let (message, hint) = text.split_once('\0')?;
+                let hint = (!hint.is_empty()).then(|| hint.to_owned());
+                Some(Self::Failed(Error { message: message.to_owned(), hint }))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn send_packet(socket: impl AsFd, data: &[u8]) -> Result<()> {
+    use std::os::fd::AsRawFd;
+    loop {
+        match send(socket.as_fd().as_raw_fd(), data, MsgFlags::MSG_NOSIGNAL) {
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(sys::Error::new(errno, format!("send({} bytes)", data.len())).into()),
+            Ok(_) => return Ok(()),
+        }
+    }
+}
+
+/// The next packet; `None` where the other side has ended.
+fn receive_packet(socket: impl AsFd) -> Result<Option<Vec<u8>>> {
+    use std::os::fd::AsRawFd;
+    // The state may be long (annotations), so the size is asked first.
+    let size = match sys::socket::next_size(socket.as_fd()) {
+        Err(error) if error.errno == Errno::ECONNRESET => return Ok(None),
+        size => size?.unwrap_or(0).max(1),
+    };
+    let mut data = vec![0_u8; size];
+    loop {
+        match recv(socket.as_fd().as_raw_fd(), &mut data, MsgFlags::empty()) {
+            Err(Errno::EINTR) => {}
+            Ok(0) | Err(Errno::ECONNRESET) => return Ok(None),
+            Ok(count) => {
+                data.truncate(count);
+                return Ok(Some(data));
+            }
+            Err(errno) => return Err(sys::Error::new(errno, "recv").into()),
+        }
+    }
+}
+
+/// Tells the child.
+///
+/// # Errors
+/// The child has ended.
+pub fn tell_child(socket: impl AsFd, message: &ToChild) -> Result<()> {
+    send_packet(socket, &message.encode())
+}
+
+/// Tells the parent.
+///
+/// # Errors
+/// The parent has ended.
+pub fn tell_parent(socket: impl AsFd, message: &FromChild) -> Result<()> {
+    send_packet(socket, &message.encode())
+}
+
+/// What the parent says next.
+///
+/// # Errors
+/// The parent has ended.
+pub fn hear_parent(socket: impl AsFd) -> Result<ToChild> {
+    let data = receive_packet(socket)?.ok_or_else(|| Error::new("the runtime has ended"))?;
+    ToChild::decode(&data).ok_or_else(|| Error::new("unknown message from the runtime"))
+}
+
+/// What the child says next; `None` where it has ended without a word.
+///
+/// # Errors
+/// A message that makes no sense.
+pub fn hear_child(socket: impl AsFd) -> Result<Option<FromChild>> {
+    let Some(data) = receive_packet(socket)? else { return Ok(None) };
+    FromChild::decode(&data).map(Some).ok_or_else(|| Error::new("unknown message from the container's first process"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_message_arrives_as_it_was_sent() {
+        let (parent, child) = sys::fd::seqpacket_pair().unwrap();
+        for message in [ToChild::Go(vec![b'x'; 100_000]), ToChild::Go(Vec::new()), ToChild::HooksDone] {
+            tell_child(&parent, &message).unwrap();
+            assert_eq!(hear_parent(&child).unwrap(), message);
+        }
+        let failed = Error::new("mounts[0]: broken").hint("try again");
+        for message in [FromChild::RunHooks, FromChild::Ready, FromChild::Pid(42), FromChild::Failed(failed)] {
+            tell_parent(&child, &message).unwrap();
+            assert_eq!(hear_child(&parent).unwrap(), Some(message));
+        }
+        drop(child);
+        assert_eq!(hear_child(&parent).unwrap(), None);
+    }
+
+    #[test]
+    fn an_overlong_error_is_cut() {
+        let (parent, child) = sys::fd::seqpacket_pair().unwrap();
+        tell_parent(&child, &FromChild::Failed(Error::new("ä".repeat(100_000)))).unwrap();
+        let Some(FromChild::Failed(error)) = hear_child(&parent).unwrap() else { panic!("no failure") };
+        assert!(error.message.len() < MAX && error.message.starts_with('ä'));
+    }
+}

@@ -1,0 +1,251 @@
+//! The parent's side of a birth: one `clone3`, then what only the parent may do to the child.
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::sched::CloneFlags;
+use nix::unistd::Pid;
+use sys::namespace::{self, NamespaceKind};
+use sys::process::{Child, CloneArgs, Forked, clone3};
+
+use super::protocol::{self, FromChild};
+use crate::error::{Error, Result, Within};
+use crate::plan::{NamespacePlan, ProcessPlan};
+use crate::spec::IdMapping;
+
+/// Opens the namespaces that are joined by path and checks their kinds, before anything is made.
+///
+/// # Errors
+/// A path that is missing or is a namespace of another kind.
+pub fn open_namespaces(plan: &NamespacePlan) -> Result<Vec<(NamespaceKind, OwnedFd)>> {
+    let open = |(kind, path): &(NamespaceKind, std::path::PathBuf)| {
+        let fd = namespace::open(path, *kind).within(|| format!("linux.namespaces[{kind}].path"))?;
+        Ok((*kind, fd))
+    };
+    plan.join.iter().map(open).collect()
+}
+
+/// Namespaces that this process enters for a moment, so that its child is born in them; left again when dropped.
+struct Visit(Vec<(NamespaceKind, OwnedFd)>);
+
+impl Visit {
+    /// Enters `kinds`. For the pid namespace this only concerns children.
+    fn enter(kinds: &[(NamespaceKind, BorrowedFd<'_>)]) -> Result<Self> {
+        let mut visit = Self(Vec::with_capacity(kinds.len()));
+        for (kind, fd) in kinds {
+            let own = namespace::of_process(Pid::this(), *kind)?;
+            namespace::setns(fd, kind.flag()).within(|| format!("joining the {kind} namespace"))?;
+            visit.0.push((*kind, own));
+        }
+        Ok(visit)
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        for (kind, own) in self.0.drain(..).rev() {
+            // Going back to where we came from needs no more rights than leaving did. Should it fail, what follows
+            // (hooks, state files) does not depend on these kinds of namespaces.
+            drop(namespace::setns(own, kind.flag()));
+        }
+    }
+}
+
+/// What a birth needs.
+pub struct Birth<'a> {
+    /// The namespaces.
+    pub namespaces: &'a NamespacePlan,
+    /// Existing namespaces, opened.
+    pub joined: Vec<(NamespaceKind, OwnedFd)>,
+    /// The cgroup v2 directory to be born in.
+    pub cgroup: Option<BorrowedFd<'a>>,
+}
+
+/// Makes the child; `child` runs in it with the namespaces that it has to join itself, and never returns.
+///
+/// # Errors
+/// A namespace that cannot be made or joined.
+pub fn spawn(birth: Birth<'_>, child: impl FnOnce(Vec<(NamespaceKind, OwnedFd)>)) -> Result<Child> {
+    // The cgroup namespace's root is its maker's cgroup, and the child reaches its v1 cgroups only by itself.
+    let new = birth.namespaces.new - CloneFlags::CLONE_NEWCGROUP;
+    let joins_user = birth.joined.iter().any(|(kind, _)| *kind == NamespaceKind::User);
+    if joins_user {
+        return through_intermediate(new, birth.joined, child);
+    }
+    // In a new user namespace the child has no rights over namespaces of the host, so the parent goes first.
+    let first = |kind: NamespaceKind| kind == NamespaceKind::Pid || new.contains(CloneFlags::CLONE_NEWUSER);
+    let (before, after): (Vec<_>, Vec<_>) = birth.joined.into_iter().partition(|(kind, _)| first(*kind));
+    let before: Vec<(NamespaceKind, BorrowedFd<'_>)> = before.iter().map(|(kind, fd)| (*kind, fd.as_fd())).collect();
+    let visit = Visit::enter(&before)?;
+    match clone_into(new, birth.cgroup)? {
+        Forked::Child => {
+            std::mem::forget(visit);
+            child(after);
+            sys::process::exit_now(1)
+        }
+        Forked::Parent(born) => {
+            drop(visit);
+            Ok(born)
+        }
+    }
+}
+
+fn clone_into(namespaces: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> Result<Forked> {
+    clone3(&CloneArgs { namespaces, cgroup, sibling: false }).map_err(|error| {
+        let hint = match error.errno {
+            Errno::EPERM => Some("making namespaces needs CAP_SYS_ADMIN, or a user namespace of the container's own"),
+            Errno::ENOSPC => Some("a limit in /proc/sys/user/max_*_namespaces is reached"),
+            Errno::EUSERS => Some("user namespaces are nested too deep"),
+            _ => None,
+        };
+        let error = Error::from(error);
+        match hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    })
+}
+
+/// With an existing user namespace the new ones must be owned by it, so their maker must be in it: a short-lived
+/// process enters it and makes the child as its sibling, that is, as a child of ours.
+fn through_intermediate(
+    new: CloneFlags,
+    joined: Vec<(NamespaceKind, OwnedFd)>,
+    child: impl FnOnce(Vec<(NamespaceKind, OwnedFd)>),
+) -> Result<Child> {
+    let (ours, theirs) = sys::fd::seqpacket_pair()?;
+    match clone3(&CloneArgs::default())? {
+        Forked::Child => {
+            drop(ours);
+            let made = enter_all(joined).and_then(|()| Ok(clone3(&CloneArgs { namespaces: new, cgroup: None, sibling: true })?));
+            match made {
+                Ok(Forked::Child) => {
+                    drop(theirs);
+                    child(Vec::new());
+                }
+                // The parent hears the end of the socket if it cannot be told.
+                Ok(Forked::Parent(born)) => {
+                    drop(protocol::tell_parent(&theirs, &FromChild::Pid(born.pid.as_raw())));
+                }
+                Err(error) => drop(protocol::tell_parent(&theirs, &FromChild::Failed(error))),
+            }
+            sys::process::exit_now(0)
+        }
+        Forked::Parent(intermediate) => {
+            drop(theirs);
+            let heard = protocol::hear_child(&ours)?;
+            sys::process::wait(&intermediate.pidfd)?;
+            match heard {
+                Some(FromChild::Pid(pid)) => {
+                    let pid = Pid::from_raw(pid);
+                    Ok(Child { pid, pidfd: sys::process::pidfd_open(pid)? })
+                }
+                Some(FromChild::Failed(error)) => Err(error),
+                _ => Err(Error::new("the process that joins the user namespace ended without a word")),
+            }
+        }
+    }
+}
+
+/// Enters all of them: those of the host first, which need the rights that entering the user namespace takes away.
+/// What is refused is owned by that user namespace, and tried again from inside.
+fn enter_all(joined: Vec<(NamespaceKind, OwnedFd)>) -> Result<()> {
+    let (user, others): (Vec<_>, Vec<_>) = joined.into_iter().partition(|(kind, _)| *kind == NamespaceKind::User);
+    let mut later = Vec::new();
+    for (kind, fd) in others {
+        match namespace::setns(&fd, kind.flag()) {
+            Err(error) if error.errno == Errno::EPERM => later.push((kind, fd)),
+            other => other.within(|| format!("joining the {kind} namespace"))?,
+        }
+    }
+    for (kind, fd) in user.into_iter().chain(later) {
+        namespace::setns(&fd, kind.flag()).within(|| format!("joining the {kind} namespace"))?;
+    }
+    Ok(())
+}
+
+/// Writes the id maps of the child's new user namespace.
+///
+/// # Errors
+/// `EPERM` for ids that this user may not map.
+pub fn write_id_maps(pid: Pid, plan: &NamespacePlan) -> Result<()> {
+    if !plan.is_new(NamespaceKind::User) {
+        return Ok(());
+    }
+    let write = |file: &str, content: &str| {
+        let path = format!("/proc/{pid}/{file}");
+        std::fs::write(&path, content).map_err(|error| Error::from(sys::Error::from_io(&error, format!("write({path:?})"))))
+    };
+    if !nix::unistd::geteuid().is_root() {
+        // An unprivileged user may map its groups only where it cannot drop any: user_namespaces(7).
+        write("setgroups", "deny").within(|| "linux.gidMappings".to_owned())?;
+    }
+    write("uid_map", &map_text(&plan.uid_map)).within(|| "linux.uidMappings".to_owned())?;
+    write("gid_map", &map_text(&plan.gid_map)).within(|| "linux.gidMappings".to_owned())
+}
+
+fn map_text(map: &[IdMapping]) -> String {
+    map.iter().map(|range| format!("{} {} {}\n", range.container_id, range.host_id, range.size)).collect()
+}
+
+/// Sets `oom_score_adj` from outside: the child may no longer write it once it has another user.
+///
+/// # Errors
+/// `EACCES` for a lower value without CAP_SYS_RESOURCE.
+pub fn set_oom_score(pid: Pid, process: &ProcessPlan) -> Result<()> {
+    let Some(value) = process.oom_score_adj else { return Ok(()) };
+    let path = format!("/proc/{pid}/oom_score_adj");
+    std::fs::write(&path, value.to_string()).map_err(|error| {
+        let denied = error.kind() == std::io::ErrorKind::PermissionDenied;
+        let error = Error::from(sys::Error::from_io(&error, format!("write({path:?}, \"{value}\")")))
+            .within("process.oomScoreAdj");
+        if denied { error.hint("a value below the caller's own needs CAP_SYS_RESOURCE") } else { error }
+    })
+}
+
+/// Sets the resource limits from outside: the parent has the rights, and nothing that the child still does can hit
+/// them.
+///
+/// # Errors
+/// `EPERM` for a hard limit above the present one without CAP_SYS_RESOURCE.
+pub fn set_rlimits(pid: Pid, process: &ProcessPlan) -> Result<()> {
+    for (resource, limit) in &process.rlimits {
+        sys::creds::set_rlimit(pid, *resource, *limit).map_err(|error| {
+            let denied = error.errno == Errno::EPERM;
+            let name = sys::creds::rlimit_name(*resource);
+            let error = Error::from(error).within(format!("process.rlimits[{name}]"));
+            if denied { error.hint("raising a hard limit needs CAP_SYS_RESOURCE") } else { error }
+        })?;
+    }
+    Ok(())
+}
+
+/// A user namespace with these maps, for an id-mapped mount. Its only process is gone when this returns.
+///
+/// # Errors
+/// `EPERM` for ids that this user may not map.
+pub fn user_namespace(uid_map: &[IdMapping], gid_map: &[IdMapping]) -> Result<OwnedFd> {
+    let (ours, theirs) = sys::fd::pipe()?;
+    match clone3(&CloneArgs { namespaces: CloneFlags::CLONE_NEWUSER, ..CloneArgs::default() })? {
+        Forked::Child => {
+            drop(theirs);
+            // Waits for the parent to let go of the pipe; what the read says does not matter.
+            drop(sys::fd::read(&ours, &mut [0]));
+            sys::process::exit_now(0)
+        }
+        Forked::Parent(child) => {
+            drop(ours);
+            let plan = NamespacePlan {
+                new: CloneFlags::CLONE_NEWUSER,
+                join: Vec::new(),
+                uid_map: uid_map.to_vec(),
+                gid_map: gid_map.to_vec(),
+            };
+            let fd = write_id_maps(child.pid, &plan)
+                .and_then(|()| namespace::open(Path::new(&format!("/proc/{}/ns/user", child.pid)), NamespaceKind::User).map_err(Error::from));
+            drop(theirs);
+            sys::process::wait(&child.pidfd)?;
+            fd
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! `linux.cgroupsPath` and `linux.resources` in the terms of `sys::cgroup`.
+use sys::cgroup::{self, CgroupPath, DeviceAccess, DeviceRule, DeviceType};
+
+use super::Problems;
+use crate::spec;
+
+/// The cgroup and its limits.
+#[derive(Debug, Clone)]
+pub struct CgroupPlan {
+    /// Where.
+    pub path: CgroupPath,
+    /// Limits; only what the spec sets.
+    pub resources: cgroup::Resources,
+}
+
+/// Decides on the cgroup of a container. Without a path it is named for the container, below the caller's own.
+pub fn plan(id: &str, linux: &spec::Linux, problems: &mut Problems) -> Option<CgroupPlan> {
+    let text = if linux.cgroups_path.is_empty() { id } else { &linux.cgroups_path };
+    let resources = resources(&linux.resources, "linux.resources", problems);
+    match CgroupPath::new(text) {
+        Ok(path) => Some(CgroupPlan { path, resources }),
+        Err(error) => {
+            problems.push("linux.cgroupsPath", error.to_string());
+            None
+        }
+    }
+}
+
+/// Converts the limits; also what `update` gets. `prefix` is for messages.
+pub fn resources(spec: &spec::Resources, prefix: &str, problems: &mut Problems) -> cgroup::Resources {
+    let unsupported = [
+        (spec.block_io, "blockIO"),
+        (spec.hugepage_limits, "hugepageLimits"),
+        (spec.network, "network"),
+        (spec.rdma, "rdma"),
+    ];
+    for (presence, name) in unsupported {
+        problems.require(!presence.0, &format!("{prefix}.{name}"), "not supported yet");
+    }
+    for key in spec.unified.keys() {
+        let plain = !key.is_empty() && !key.contains('/') && !key.contains('\0');
+        problems.require(plain, &format!("{prefix}.unified"), &format!("{key:?} is not the name of a file"));
+    }
+    let text = |value: &String| (!value.is_empty()).then(|| value.clone());
+    let (memory, cpu) = (&spec.memory, &spec.cpu);
+    cgroup::Resources {
+        memory: cgroup::Memory {
+            // 0 is "not set": podman and docker write it.
+            limit: memory.limit.filter(|limit| *limit != 0),
+            swap: memory.swap.filter(|limit| *limit != 0),
+            reservation: memory.reservation.filter(|limit| *limit != 0),
+            swappiness: memory.swappiness,
+            disable_oom_killer: memory.disable_oom_killer,
+            check_before_update: memory.check_before_update.unwrap_or(false),
+        },
+        cpu: cgroup::Cpu {
+            shares: cpu.shares.filter(|shares| *shares != 0),
+            quota: cpu.quota.filter(|quota| *quota != 0),
+            period: cpu.period.filter(|period| *period != 0),
+            burst: cpu.burst,
+            idle: cpu.idle,
+            realtime_runtime: cpu.realtime_runtime.filter(|runtime| *runtime != 0),
+            realtime_period: cpu.realtime_period.filter(|period| *period != 0),
+            cpus: text(&cpu.cpus),
+            mems: text(&cpu.mems),
+        },
+        pids_limit: spec.pids.limit,
+        devices: devices(&spec.devices, prefix, problems),
+        unified: spec.unified.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+    }
+}
+
+fn devices(rules: &[spec::DeviceCgroup], prefix: &str, problems: &mut Problems) -> Option<Vec<DeviceRule>> {
+    if rules.is_empty() {
+        return None;
+    }
+    let convert = |(index, rule): (usize, &spec::DeviceCgroup)| {
+        let field = format!("{prefix}.devices[{index}]");
+        let kind = match rule.kind.as_str() {
+            "" | "a" => DeviceType::All,
+            "c" | "u" => DeviceType::Char,
+            "b" => DeviceType::Block,
+            other => {
+                problems.push(format!("{field}.type"), format!("invalid device type {other:?}"));
+                return None;
+            }
+        };
+        let access = if rule.access.is_empty() { "rwm" } else { &rule.access };
+        let access = match DeviceAccess::parse(access) {
+            Ok(access) => access,
+            Err(error) => {
+                problems.push(format!("{field}.access"), error.to_string());
+                return None;
+            }
+        };
+        // A negative number is runc's spelling of "any".
+        let number = |value: Option<i64>| value.and_then(|value| u32::try_from(value).ok());
+        Some(DeviceRule { allow: rule.allow, kind, major: number(rule.major), minor: number(rule.minor), access })
+    };
+    Some(rules.iter().enumerate().filter_map(convert).collect())
+}

@@ -1,0 +1,227 @@
+//! From a `config.json` to a [`Plan`]: every decision made, nothing done yet.
+//!
+//! A plan has no option that its executor would have to check again, and making one touches nothing: a bad
+//! configuration leaves nothing behind. Every bad field is reported, each by its name.
+pub mod cgroup;
+pub mod devices;
+pub mod mounts;
+pub mod namespaces;
+pub mod options;
+mod problem;
+pub mod process;
+pub mod sysctl;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use sys::mount::Propagation;
+use sys::namespace::NamespaceKind;
+
+use crate::spec::{Hook, Hooks, Spec};
+
+pub use cgroup::CgroupPlan;
+pub use devices::DevicePlan;
+pub use mounts::{MountPlan, MountSource};
+pub use namespaces::NamespacePlan;
+pub use options::MountOptions;
+pub use problem::{Problem, Problems};
+pub use process::{CapabilityPlan, ProcessPlan};
+pub use sysctl::SysctlPlan;
+
+/// A container, every decision made.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The version of the spec that the configuration follows.
+    pub oci_version: String,
+    /// The directory of the bundle, absolute.
+    pub bundle: PathBuf,
+    /// The directory of the root filesystem, absolute.
+    pub rootfs: PathBuf,
+    /// Whether the container may not write to it.
+    pub readonly_rootfs: bool,
+    /// `linux.rootfsPropagation`: the type, and whether for everything below.
+    pub rootfs_propagation: Option<(Propagation, bool)>,
+    /// Namespaces.
+    pub namespaces: NamespacePlan,
+    /// Mounts, in order.
+    pub mounts: Vec<MountPlan>,
+    /// Device nodes.
+    pub devices: Vec<DevicePlan>,
+    /// Whether `/dev` is ours to fill (not a bind mount of the caller's).
+    pub fill_dev: bool,
+    /// Paths that read as empty.
+    pub masked: Vec<PathBuf>,
+    /// Paths that cannot be written.
+    pub readonly: Vec<PathBuf>,
+    /// Host name, empty for none.
+    pub hostname: String,
+    /// NIS domain name, empty for none.
+    pub domainname: String,
+    /// Kernel parameters.
+    pub sysctl: Vec<SysctlPlan>,
+    /// The container's process.
+    pub process: ProcessPlan,
+    /// Execution domain.
+    pub personality: Option<u32>,
+    /// Programs to run at points of the lifecycle.
+    pub hooks: Hooks,
+    /// The cgroup and its limits.
+    pub cgroup: CgroupPlan,
+    /// Free text for whoever reads the state.
+    pub annotations: BTreeMap<String, String>,
+    /// What is odd but not wrong.
+    pub warnings: Vec<String>,
+}
+
+impl Plan {
+    /// Decides on everything that `spec` says, for the container `id` of the bundle in the directory `bundle`.
+    ///
+    /// # Errors
+    /// Every field that is wrong or not supported.
+    pub fn new(id: &str, bundle: &Path, spec: &Spec) -> Result<Self, Problems> {
+        let mut problems = Problems::default();
+        let mut warnings = Vec::new();
+        check_version(&spec.oci_version, &mut problems);
+        refuse_unsupported(spec, &mut problems);
+
+        let namespaces = NamespacePlan::new(&spec.linux, &mut problems);
+        let (rootfs, readonly_rootfs) = rootfs(spec, bundle, &mut problems);
+        let propagation = &spec.linux.rootfs_propagation;
+        let rootfs_propagation = options::parse_propagation(propagation);
+        let known = propagation.is_empty() || rootfs_propagation.is_some();
+        problems.require(known, "linux.rootfsPropagation", &format!("unknown propagation {propagation:?}"));
+
+        let mounts = plan_mounts(spec, bundle, &mut problems);
+        let fill_dev = !mounts.iter().any(|mount| {
+            mount.destination == Path::new("/dev") && matches!(mount.source, MountSource::Bind { .. })
+        });
+        check_names(spec, &namespaces, &mut problems);
+        let sysctl = sysctl::plan(&spec.linux.sysctl, &namespaces, !spec.hostname.is_empty(), &mut problems);
+        let default_process = Default::default();
+        let process = spec.process.as_ref().unwrap_or(&default_process);
+        problems.require(spec.process.is_some(), "process", "process property must not be empty");
+        let process = ProcessPlan::new(process, &mut problems, &mut warnings);
+        check_hooks(&spec.hooks, &mut problems);
+        let personality = personality(spec, &mut problems);
+        let cgroup = cgroup::plan(id, &spec.linux, &mut problems);
+        let paths = |list: &[String], field: &str, problems: &mut Problems| {
+            let absolute = list.iter().all(|path| path.starts_with('/') && !path.contains('\0'));
+            problems.require(absolute, field, "every path must be absolute");
+            list.iter().map(|path| mounts::clean_absolute(Path::new(path))).collect::<Vec<_>>()
+        };
+        let masked = paths(&spec.linux.masked_paths, "linux.maskedPaths", &mut problems);
+        let readonly = paths(&spec.linux.readonly_paths, "linux.readonlyPaths", &mut problems);
+        let devices = devices::plan(&spec.linux.devices, &mut problems);
+        let Some(cgroup) = problems.into_result(cgroup)? else { return Err(Problems::default()) };
+
+        Ok(Self {
+            oci_version: spec.oci_version.clone(),
+            bundle: bundle.to_owned(),
+            rootfs,
+            readonly_rootfs,
+            rootfs_propagation,
+            namespaces,
+            mounts,
+            devices,
+            fill_dev,
+            masked,
+            readonly,
+            hostname: spec.hostname.clone(),
+            domainname: spec.domainname.clone(),
+            sysctl,
+            process,
+            personality,
+            hooks: spec.hooks.clone(),
+            cgroup,
+            annotations: spec.annotations.clone(),
+            warnings,
+        })
+    }
+}
+
+fn check_version(version: &str, problems: &mut Problems) {
+    // Every 1.x is compatible by the rules of semantic versioning; 1.0.0-rc… and …-dev are 1.x as well.
+    let known = version.split('.').next() == Some("1") && version.split('.').count() >= 2;
+    problems.require(known, "ociVersion", &format!("unsupported version {version:?}, this runtime knows 1.x"));
+}
+
+fn refuse_unsupported(spec: &Spec, problems: &mut Problems) {
+    let linux = &spec.linux;
+    let fields = [
+        (spec.vm.0, "vm"),
+        (spec.windows.0, "windows"),
+        (spec.solaris.0, "solaris"),
+        (linux.seccomp.0, "linux.seccomp"),
+        (!linux.mount_label.is_empty(), "linux.mountLabel"),
+        (linux.intel_rdt.0, "linux.intelRdt"),
+        (linux.net_devices.0, "linux.netDevices"),
+        (linux.memory_policy.0, "linux.memoryPolicy"),
+        (linux.time_offsets.0, "linux.timeOffsets"),
+    ];
+    for (asked, field) in fields {
+        problems.require(!asked, field, "not supported yet");
+    }
+}
+
+fn rootfs(spec: &Spec, bundle: &Path, problems: &mut Problems) -> (PathBuf, bool) {
+    let Some(root) = &spec.root else {
+        problems.push("root", "root property must not be empty");
+        return (PathBuf::new(), false);
+    };
+    problems.require(!root.path.is_empty(), "root.path", "must not be empty");
+    problems.require(!root.path.contains('\0'), "root.path", "holds a NUL byte");
+    let path = bundle.join(&root.path);
+    problems.require(path != Path::new("/"), "root.path", "the root of the host cannot be a container's root");
+    (path, root.readonly)
+}
+
+fn plan_mounts(spec: &Spec, bundle: &Path, problems: &mut Problems) -> Vec<MountPlan> {
+    let one = |(index, mount)| MountPlan::new(index, mount, bundle, problems);
+    spec.mounts.iter().enumerate().filter_map(one).collect()
+}
+
+fn check_names(spec: &Spec, namespaces: &NamespacePlan, problems: &mut Problems) {
+    for (name, field) in [(&spec.hostname, "hostname"), (&spec.domainname, "domainname")] {
+        let uts = name.is_empty() || namespaces.has(NamespaceKind::Uts);
+        problems.require(uts, field, "cannot be set without a UTS namespace of its own");
+        problems.require(name.len() <= 64, field, "longer than 64 bytes");
+        problems.require(!name.contains('\0'), field, "holds a NUL byte");
+    }
+}
+
+fn check_hooks(hooks: &Hooks, problems: &mut Problems) {
+    let lists: [(&str, &[Hook]); 6] = [
+        ("prestart", &hooks.prestart),
+        ("createRuntime", &hooks.create_runtime),
+        ("createContainer", &hooks.create_container),
+        ("startContainer", &hooks.start_container),
+        ("poststart", &hooks.poststart),
+        ("poststop", &hooks.poststop),
+    ];
+    for (name, list) in lists {
+        for (index, hook) in list.iter().enumerate() {
+            let field = format!("hooks.{name}[{index}]");
+            let absolute = hook.path.starts_with('/');
+            problems.require(absolute, &format!("{field}.path"), &format!("{:?} is not an absolute path", hook.path));
+            let timeout = hook.timeout.is_none_or(|timeout| timeout > 0);
+            problems.require(timeout, &format!("{field}.timeout"), "must be greater than zero");
+            let mut texts = std::iter::once(&hook.path).chain(&hook.args).chain(&hook.env);
+            problems.require(!texts.any(|text| text.contains('\0')), &field, "holds a NUL byte");
+        }
+    }
+}
+
+fn personality(spec: &Spec, problems: &mut Problems) -> Option<u32> {
+    let personality = spec.linux.personality.as_ref()?;
+    problems.require(personality.flags.is_empty(), "linux.personality.flags", "no flag is supported");
+    match personality.domain.as_str() {
+        "LINUX" => Some(0),
+        "LINUX32" => Some(8),
+        other => {
+            problems.push("linux.personality.domain", format!("unknown execution domain {other:?}"));
+            None
+        }
+    }
+}

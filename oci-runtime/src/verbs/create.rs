@@ -1,0 +1,332 @@
+//! `create`: lifecycle steps 1 to 5, <https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#lifecycle>.
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{AT_FDCWD, OFlag, ResolveFlag};
+use nix::sys::stat::Mode;
+use sys::cgroup::{Cgroup, Hierarchies};
+use sys::process::Child;
+
+use crate::cli::Global;
+use crate::cli::flags::Parsed;
+use crate::error::{Error, Result, Within};
+use crate::hooks;
+use crate::id::ContainerId;
+use crate::init::child::Init;
+use crate::init::protocol::{self, FromChild, ToChild};
+use crate::init::spawn::{self, Birth};
+use crate::init::{Inherited, Preserved, console};
+use crate::plan::Plan;
+use crate::spec::Spec;
+use crate::state::{self, State, Status};
+use crate::undo::Undo;
+
+/// How a container is made, as the flags say.
+#[derive(Debug)]
+pub struct Options {
+    /// The directory of the bundle, absolute.
+    pub bundle: PathBuf,
+    /// Where the terminal goes.
+    pub console_socket: Option<PathBuf>,
+    /// Where the id of the process goes.
+    pub pid_file: Option<PathBuf>,
+    /// `--no-pivot`
+    pub no_pivot: bool,
+    /// `--no-new-keyring`
+    pub no_new_keyring: bool,
+    /// Descriptors of the caller that the program gets.
+    pub preserved: Preserved,
+}
+
+impl Options {
+    /// Reads the flags that `create` and `run` share.
+    ///
+    /// # Errors
+    /// A value that makes no sense.
+    pub fn new(parsed: &Parsed) -> Result<Self> {
+        if parsed.get("pidfd-socket").is_some() {
+            return Err(Error::new("--pidfd-socket: not supported yet"));
+        }
+        let bundle = parsed.get("bundle").unwrap_or(".");
+        let bundle = std::fs::canonicalize(bundle)
+            .map_err(|error| sys::Error::from_io(&error, format!("realpath({bundle:?})")))
+            .within(|| "--bundle".to_owned())?;
+        Ok(Self {
+            bundle,
+            console_socket: parsed.get("console-socket").map(PathBuf::from),
+            pid_file: parsed.get("pid-file").map(absolute).transpose()?,
+            no_pivot: parsed.is_on("no-pivot"),
+            no_new_keyring: parsed.is_on("no-new-keyring"),
+            preserved: preserved(parsed)?,
+        })
+    }
+}
+
+/// A path that stays right when the working directory changes.
+///
+/// # Errors
+/// There is no working directory.
+pub fn absolute(path: &str) -> Result<PathBuf> {
+    std::path::absolute(path).map_err(|error| sys::Error::from_io(&error, format!("absolute({path:?})")).into())
+}
+
+/// Descriptors that the program gets: those of the service manager, and N more.
+///
+/// # Errors
+/// One of them is not open.
+pub fn preserved(parsed: &Parsed) -> Result<Preserved> {
+    let extra = parsed.number::<u16>("preserve-fds").map_err(Error::new)?.unwrap_or(0);
+    let own = std::env::var("LISTEN_PID").is_ok_and(|pid| pid.parse() == Ok(std::process::id()));
+    let listen = std::env::var("LISTEN_FDS").ok().filter(|_| own).and_then(|count| count.parse().ok()).unwrap_or(0);
+    let preserved = Preserved { listen, extra };
+    for number in 3..preserved.end() {
+        if !sys::fd::is_open(number) {
+            let many = u32::from(listen) + u32::from(extra);
+            return Err(Error::new(format!("--preserve-fds: descriptor {number} of 3 to {} is not open", 2 + many)));
+        }
+    }
+    Ok(preserved)
+}
+
+/// A container that waits for `start`.
+pub struct Created {
+    /// Its state, as it is on disk.
+    pub state: State,
+    /// Its first process, a child of this one.
+    pub child: Child,
+}
+
+/// `create ID`
+///
+/// # Errors
+/// Why not; nothing is left behind.
+pub fn run(global: &Global, id: &ContainerId, parsed: &Parsed) -> Result<u8> {
+    let options = Options::new(parsed)?;
+    let plan = read_plan(global, id, &options)?;
+    let console = connect_console(&plan, options.console_socket.as_deref())?;
+    if plan.process.terminal && console.is_none() {
+        return Err(Error::new("cannot allocate tty if runc will detach without setting console socket")
+            .hint("process.terminal is true: give --console-socket, or set it to false"));
+    }
+    create(global, id, &plan, &options, console)?;
+    Ok(0)
+}
+
+/// Connects to the console socket, if there is one.
+///
+/// # Errors
+/// A socket without a terminal to send, or nobody listens.
+pub fn connect_console(plan: &Plan, socket: Option<&Path>) -> Result<Option<OwnedFd>> {
+    let Some(socket) = socket else { return Ok(None) };
+    if !plan.process.terminal {
+        return Err(Error::new("cannot use console socket if runc will not detach or allocate tty")
+            .hint("process.terminal is false: leave --console-socket out, or set it to true"));
+    }
+    console::connect(socket).map(Some)
+}
+
+/// Reads `config.json` and decides.
+///
+/// # Errors
+/// Every field that is wrong.
+pub fn read_plan(global: &Global, id: &ContainerId, options: &Options) -> Result<Plan> {
+    let path = options.bundle.join("config.json");
+    let text = std::fs::read(&path).map_err(|error| {
+        let missing = error.kind() == std::io::ErrorKind::NotFound;
+        let error = Error::from(sys::Error::from_io(&error, format!("read({path:?})")));
+        if missing { error.hint("\"davit-oci spec\" writes a config.json to start from") } else { error }
+    })?;
+    let spec: Spec = serde_json::from_slice(&text).map_err(|error| Error::new(format!("config.json: {error}")))?;
+    let plan = Plan::new(id.as_str(), &options.bundle, &spec)?;
+    for warning in &plan.warnings {
+        global.warn(warning);
+    }
+    if !plan.rootfs.is_dir() {
+        let text = format!("config.json: root.path: {:?}: no such file or directory (ENOENT)", plan.rootfs);
+        return Err(Error::new(if plan.rootfs.exists() { text.replace("no such file or directory (ENOENT)", "not a directory (ENOTDIR)") } else { text }));
+    }
+    Ok(plan)
+}
+
+/// Makes the container.
+///
+/// # Errors
+/// Why not; everything that was made is taken back, and what could not be is part of the error.
+pub fn create(
+    global: &Global,
+    id: &ContainerId,
+    plan: &Plan,
+    options: &Options,
+    console: Option<OwnedFd>,
+) -> Result<Created> {
+    let mut undo = Undo::default();
+    match steps(global, id, plan, options, console, &mut undo) {
+        Ok(created) => {
+            undo.keep();
+            Ok(created)
+        }
+        Err(mut error) => {
+            for problem in undo.run() {
+                error.message = format!("{} ({problem})", error.message);
+            }
+            Err(error)
+        }
+    }
+}
+
+fn steps<'a>(
+    global: &'a Global,
+    id: &'a ContainerId,
+    plan: &'a Plan,
+    options: &Options,
+    console: Option<OwnedFd>,
+    undo: &mut Undo<'a>,
+) -> Result<Created> {
+    // What can be refused without making anything comes first.
+    let joined = spawn::open_namespaces(&plan.namespaces)?;
+    let hierarchies = Hierarchies::detect()?;
+    let cgroup = Cgroup::new(&hierarchies, &plan.cgroup.path);
+
+    // 1. The id is unique from here on.
+    global.store.reserve(id)?;
+    undo.push("the state directory", move || global.store.remove(id).map_err(|error| error.message));
+    let mut state = State::creating(id, plan, &cgroup);
+    global.store.save(id, &state)?;
+    global.store.make_fifo(id)?;
+
+    // 2. The environment: the cgroup with its limits, then the process in its namespaces.
+    make_cgroup(plan, &cgroup, undo)?;
+    let idmaps = id_maps(plan)?;
+    let (socket, child_socket) = sys::fd::seqpacket_pair()?;
+    let v2 = cgroup.dir_fd_v2()?;
+    let init = Init {
+        plan,
+        inherited: Inherited {
+            process: &plan.process,
+            socket: child_socket,
+            joiner: Some(cgroup.joiner()?).filter(|joiner| !joiner.is_empty()),
+            console,
+            preserved: options.preserved,
+            keyring: keyring(id, options.no_new_keyring),
+        },
+        join: Vec::new(),
+        cgroup: &cgroup,
+        idmaps: &idmaps,
+        gate: open_gate(&global.store.fifo(id))?,
+        no_pivot: options.no_pivot,
+    };
+    let joins_user = plan.namespaces.path(sys::namespace::NamespaceKind::User).is_some();
+    let birth = Birth { namespaces: &plan.namespaces, joined, cgroup: v2.as_ref().map(AsFd::as_fd) };
+    let child = give_birth(birth, init)?;
+    let pidfd = child.pidfd.try_clone().map_err(|error| Error::new(error.to_string()))?;
+    undo.push("the first process", move || end(&pidfd));
+    if joins_user && v2.is_some() {
+        // The process that made it may not write the host's cgroups.
+        cgroup.add_process(child.pid.as_raw())?;
+    }
+    state.pid = child.pid.as_raw();
+    state.start_time = sys::process::start_time(child.pid)?;
+    spawn::set_oom_score(child.pid, &plan.process).or_else(|error| tolerate(global, error))?;
+    spawn::write_id_maps(child.pid, &plan.namespaces)?;
+
+    // 3. to 5. The hooks, and the child's own steps.
+    let hook_state = state.hook_input(Status::Creating);
+    // A child that is gone already has left the reason behind.
+    let told = protocol::tell_child(&socket, &ToChild::Go(hook_state.clone()));
+    wait_until_ready(&socket, &child, plan, &hook_state, &cgroup)?;
+    told?;
+
+    spawn::set_rlimits(child.pid, &plan.process)?;
+    state.created = crate::time::now();
+    global.store.save(id, &state)?;
+    if let Some(path) = &options.pid_file {
+        state::write_atomically(path, child.pid.to_string().as_bytes()).within(|| "--pid-file".to_owned())?;
+    }
+    Ok(Created { state, child })
+}
+
+fn give_birth(birth: Birth<'_>, init: Init<'_>) -> Result<Child> {
+    spawn::spawn(birth, move |join| crate::init::child::run(Init { join, ..init }))
+}
+
+fn tolerate(global: &Global, error: Error) -> Result<()> {
+    if !global.rootless {
+        return Err(error);
+    }
+    global.warn(&format!("{} (ignored: rootless)", error.message));
+    Ok(())
+}
+
+/// Makes the cgroup and sets its limits while it is empty.
+fn make_cgroup<'a>(plan: &Plan, cgroup: &Cgroup, undo: &mut Undo<'a>) -> Result<()> {
+    let within = || "linux.cgroupsPath".to_owned();
+    let created = cgroup.create().within(within)?;
+    if cgroup.is_frozen().unwrap_or(false) {
+        drop(created.undo());
+        return Err(Error::new("container's cgroup unexpectedly frozen"));
+    }
+    let copy = cgroup.clone();
+    undo.push("the cgroup", move || {
+        copy.kill_all().and_then(|()| copy.remove()).and_then(|()| created.undo()).map_err(|error| error.to_string())
+    });
+    cgroup.apply(&plan.cgroup.resources).within(|| "linux.resources".to_owned())
+}
+
+fn id_maps(plan: &Plan) -> Result<Vec<(usize, OwnedFd)>> {
+    let mapped = plan.mounts.iter().filter_map(|mount| Some((mount.index, mount.idmap.as_ref()?)));
+    let make = |(index, (uids, gids)): (usize, &(Vec<_>, Vec<_>))| {
+        let fd = spawn::user_namespace(uids, gids).within(|| format!("mounts[{index}].uidMappings"))?;
+        Ok((index, fd))
+    };
+    mapped.map(make).collect()
+}
+
+fn open_gate(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW;
+    Ok(sys::path::openat2(AT_FDCWD, path, flags, Mode::empty(), ResolveFlag::empty())?)
+}
+
+/// The name of the container's session keyring.
+pub fn keyring(id: &ContainerId, keep_callers: bool) -> Option<std::ffi::CString> {
+    // An id holds no NUL byte.
+    if keep_callers { None } else { std::ffi::CString::new(format!("_ses.{id}")).ok() }
+}
+
+fn end(pidfd: &OwnedFd) -> std::result::Result<(), String> {
+    // It may have ended by itself; all that matters is that it is reaped.
+    drop(sys::process::pidfd_send_signal(pidfd, nix::libc::SIGKILL));
+    match sys::process::wait(pidfd) {
+        Err(error) if error.errno != nix::errno::Errno::ECHILD => Err(error.to_string()),
+        _ => Ok(()),
+    }
+}
+
+fn wait_until_ready(socket: &OwnedFd, child: &Child, plan: &Plan, state: &[u8], cgroup: &Cgroup) -> Result<()> {
+    loop {
+        match protocol::hear_child(socket)? {
+            Some(FromChild::RunHooks) => {
+                hooks::run("prestart", &plan.hooks.prestart, state)?;
+                hooks::run("createRuntime", &plan.hooks.create_runtime, state)?;
+                protocol::tell_child(socket, &ToChild::HooksDone)?;
+            }
+            Some(FromChild::Ready) => return Ok(()),
+            Some(FromChild::Failed(error)) => return Err(error),
+            Some(FromChild::Pid(_)) => return Err(Error::new("unexpected message from the first process")),
+            None => return Err(died(child, cgroup)),
+        }
+    }
+}
+
+/// Why a first process ended without a word.
+fn died(child: &Child, cgroup: &Cgroup) -> Error {
+    let killed = match sys::process::wait(&child.pidfd) {
+        Ok(sys::process::Exit::Signal(signal)) => signal,
+        Ok(sys::process::Exit::Code(code)) => return Error::new(format!("the container's first process ended with code {code}")),
+        Err(error) => return error.into(),
+    };
+    if cgroup.oom_kills().is_ok_and(|kills| kills > 0) {
+        return Error::new("container init was OOM-killed (memory limit too low?)")
+            .hint("linux.resources.memory.limit leaves too little memory to start");
+    }
+    Error::new(format!("the container's first process was killed by signal {killed}"))
+}

@@ -1,0 +1,93 @@
+//! `delete`: lifecycle steps 12 and 13. Every step runs whatever happens to the others, and may run again.
+use std::os::fd::AsFd;
+
+use crate::cli::Global;
+use crate::error::{Error, Result};
+use crate::hooks;
+use crate::id::ContainerId;
+use crate::state::{State, Status};
+
+/// How long a killed process may take to end, in milliseconds: as runc waits.
+const PATIENCE_MS: i32 = 10_000;
+
+/// `delete ID`
+///
+/// # Errors
+/// The container still runs, or something of it cannot be removed.
+pub fn run(global: &Global, id: &ContainerId, force: bool) -> Result<u8> {
+    let state = match global.store.load(id) {
+        Ok(state) => state,
+        Err(error) if force => return forced_without_state(global, id, error),
+        Err(error) => return Err(error),
+    };
+    let status = global.store.status(id, &state)?;
+    match status {
+        Status::Stopped => {}
+        // It never ran: nothing of value ends.
+        Status::Created => kill(&state)?,
+        _ if force => kill(&state)?,
+        _ => return Err(Error::new(format!("cannot delete container {id} that is not stopped: {status}"))
+            .hint("\"kill\" it first, or use --force")),
+    }
+    remove(global, id, &state)?;
+    Ok(0)
+}
+
+/// A directory without a state that can be read: half made, or broken.
+fn forced_without_state(global: &Global, id: &ContainerId, error: Error) -> Result<u8> {
+    let dir = global.store.dir(id);
+    if !dir.exists() {
+        return Ok(0);
+    }
+    if dir.join("state.json").exists() {
+        return Err(error);
+    }
+    global.store.remove(id)?;
+    Ok(0)
+}
+
+fn kill(state: &State) -> Result<()> {
+    if let Ok(pidfd) = state.open_init() {
+        super::kill::one(state, nix::libc::SIGKILL).or_else(|error| if state.is_alive() { Err(error) } else { Ok(()) })?;
+        let ended = sys::fd::wait_readable(&[pidfd.as_fd()], PATIENCE_MS)?;
+        if ended != [true] {
+            return Err(Error::new(format!("process {} did not end within 10 s of SIGKILL", state.pid)));
+        }
+    }
+    Ok(())
+}
+
+/// Removes a container whose first process has ended.
+///
+/// # Errors
+/// Everything that could not be removed; what could be is gone, so that the next try has less to do.
+pub fn remove(global: &Global, id: &ContainerId, state: &State) -> Result<()> {
+    let mut problems: Vec<Error> = Vec::new();
+    match state.cgroup() {
+        Ok(cgroup) => {
+            // Without a pid namespace of its own there may be processes left.
+            let removed = cgroup.kill_all().and_then(|()| cgroup.remove());
+            problems.extend(removed.err().map(|error| Error::from(error).within("removing the cgroup")));
+        }
+        Err(error) => problems.push(error),
+    }
+    if problems.is_empty() {
+        // Last, since it is what a second try needs.
+        problems.extend(global.store.remove(id).err());
+    }
+    if problems.is_empty() && !state.hooks.poststop.is_empty() {
+        let input = state.hook_input(Status::Stopped);
+        for error in hooks::run_all("poststop", &state.hooks.poststop, &input) {
+            // The container is gone all the same: the spec wants a warning.
+            global.warn(&error.message);
+        }
+    }
+    let mut problems = problems.into_iter();
+    match problems.next() {
+        None => Ok(()),
+        Some(first) => Err(problems.fold(first, |mut all, one| {
+            all.message = format!("{}; {}", all.message, one.message);
+            all
+        })),
+    }
+}
