@@ -50,9 +50,6 @@ impl NetworkList {
     /// The network of a node without configuration.
     ///
     /// Its plugins come from the binary that [`crate::Executor::with_builtin`] names, whatever else is installed.
-    ///
-    /// # Panics
-    /// Never with names that can be names of networks and links; those of `options` are the caller's own.
     #[must_use]
     pub fn builtin(options: &BuiltinOptions) -> NetworkList {
         let mut bridge = json!({
@@ -72,9 +69,10 @@ impl NetworkList {
         if let Some(mtu) = options.mtu {
             bridge["mtu"] = mtu.into();
         }
-        let list = json!({"cniVersion": "1.1.0", "name": options.name, BUILTIN_KEY: true, "plugins": [bridge]});
-        #[allow(clippy::expect_used)]
-        // The list above is well-formed; only its name comes from outside.
-        NetworkList::from_value(list).expect("a valid name for the built-in network")
+        NetworkList::assemble(
+            &options.name,
+            vec![("bridge", bridge)],
+            &[(BUILTIN_KEY, true.into())],
+        )
     }
 }

@@ -189,8 +189,44 @@ impl NetworkList {
         &self.raw
     }
 
-    pub(crate) fn from_value(value: Value) -> Result<NetworkList, String> {
-        RawList::from_value(value).and_then(RawList::finish)
+    /// A list of our own making. Names in it may be wrong, because they come from a person: the executor says so.
+    pub(crate) fn assemble(
+        name: &str,
+        plugins: Vec<(&str, Value)>,
+        extra: &[(&str, Value)],
+    ) -> NetworkList {
+        let plugins: Vec<PluginConfig> = plugins
+            .into_iter()
+            .map(|(plugin, config)| {
+                let mut raw = match config {
+                    Value::Object(raw) => raw,
+                    _ => Map::new(),
+                };
+                raw.insert("type".to_owned(), plugin.into());
+                let declared = raw.get("capabilities").and_then(Value::as_object);
+                let capabilities = declared
+                    .and_then(|map| enabled(map).ok())
+                    .unwrap_or_default();
+                PluginConfig {
+                    plugin: plugin.to_owned(),
+                    capabilities,
+                    raw,
+                }
+            })
+            .collect();
+        let mut raw: Map<String, Value> = extra
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), v.clone()))
+            .collect();
+        raw.insert("name".to_owned(), name.into());
+        let list = RawList {
+            name: name.to_owned(),
+            version: Version::NEWEST,
+            load_only_inlined: true,
+            plugins,
+            raw,
+        };
+        list.assemble()
     }
 }
 
@@ -298,12 +334,13 @@ impl RawList {
         if self.plugins.is_empty() {
             return Err("no plugins".to_owned());
         }
+        Ok(self.assemble())
+    }
+
+    fn assemble(self) -> NetworkList {
         let mut raw = self.raw;
         // The cached form stands alone: plugins from files are inlined in it.
-        raw.insert(
-            "cniVersion".to_owned(),
-            Value::String(self.version.to_string()),
-        );
+        raw.insert("cniVersion".to_owned(), self.version.to_string().into());
         raw.insert(
             "plugins".to_owned(),
             self.plugins
@@ -311,14 +348,15 @@ impl RawList {
                 .map(|p| Value::Object(p.raw.clone()))
                 .collect(),
         );
+        raw.insert("loadOnlyInlinedPlugins".to_owned(), true.into());
         let builtin = raw.get(BUILTIN_KEY) == Some(&Value::Bool(true));
-        Ok(NetworkList {
+        NetworkList {
             name: self.name,
             version: self.version,
             plugins: self.plugins,
             builtin,
             raw: Value::Object(raw),
-        })
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use sys::netns::NetNs;
 
 use crate::cache::Cache;
 use crate::invoke::{Answer, Invocation};
+use crate::names::bad_network_name;
 use crate::version::Version;
 use crate::{AddResult, Attachment, CachedAttachment, Error, NetworkList, PluginConfig};
 
@@ -71,7 +72,7 @@ impl Executor {
     /// # Errors
     /// The first plugin that fails ends the chain. Whatever was made stays: the caller calls [`Executor::del`].
     pub fn add(&self, network: &NetworkList, attachment: &Attachment) -> Result<AddResult, Error> {
-        attachment.validate()?;
+        check_names(network, attachment)?;
         let Some(netns) = &attachment.netns else {
             return Err(Error::InvalidAttachment {
                 field: "network namespace",
@@ -112,7 +113,7 @@ impl Executor {
     /// # Errors
     /// The first plugin that fails; the cache entry stays for another try.
     pub fn del(&self, network: &NetworkList, attachment: &Attachment) -> Result<(), Error> {
-        attachment.validate()?;
+        check_names(network, attachment)?;
         let cache = Cache::in_dir(&self.cache_dir);
         let (name, id, ifname) = (network.name(), &attachment.container_id, &attachment.ifname);
         // Cached results reach DEL since 0.4.0; one of another version is brought to the configuration's.
@@ -330,6 +331,17 @@ impl Executor {
         };
         dirs.join(":")
     }
+}
+
+/// Everything that becomes part of a path or of a plugin's environment.
+fn check_names(network: &NetworkList, attachment: &Attachment) -> Result<(), Error> {
+    if let Some(reason) = bad_network_name(network.name()) {
+        return Err(Error::Config {
+            origin: format!("{:?}", network.name()),
+            reason: format!("its name {reason}"),
+        });
+    }
+    attachment.validate()
 }
 
 /// Whether the namespace's file is missing, or is the ordinary file that an unmounted pin leaves.

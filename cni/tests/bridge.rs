@@ -614,6 +614,19 @@ fn the_builtin_network_needs_no_configuration_and_is_found_again_for_del() {
     world.host.run(|| options.remove_from_host()).unwrap();
     world.host.run(|| options.remove_from_host()).unwrap();
     assert_eq!(world.inventory(), before);
+    let misnamed = BuiltinOptions {
+        name: "../x".to_owned(),
+        ..options
+    };
+    let error = world
+        .host
+        .run(|| executor.add(&NetworkList::builtin(&misnamed), &pod))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with("network configuration \"../x\": its name must start with a letter"),
+        "{error}"
+    );
     let without = world.executor_of(vec![world.path("bin")]);
     let error = world
         .host
@@ -729,6 +742,11 @@ fn what_this_bridge_does_not_do_is_an_error_with_the_field_and_its_value() {
             json!({"ipam": {"type": "nope"}}),
             7,
             "ipam plugin \"nope\" not found in CNI_PATH",
+        ),
+        (
+            json!({"ipam": {"type": "../sh"}}),
+            7,
+            "ipam.type \"../sh\" contains `/`",
         ),
         (
             json!({"ipam": {"type": "host-local"}}),

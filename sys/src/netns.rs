@@ -33,8 +33,15 @@ impl NetNs {
     pub fn open(path: &Path) -> Result<NetNs> {
         let call = || format!("open({path:?}, O_RDONLY|O_NONBLOCK)");
         // O_NONBLOCK: a FIFO in the namespace's place must not block us for ever.
-        let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(|e| io_error(call(), &e))?;
-        let ns = NetNs { fd: file.into(), path: path.to_owned() };
+        let file = File::options()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(path)
+            .map_err(|e| io_error(call(), &e))?;
+        let ns = NetNs {
+            fd: file.into(),
+            path: path.to_owned(),
+        };
         ns.check_type()?;
         Ok(ns)
     }
@@ -72,7 +79,9 @@ impl NetNs {
     /// With the panic of `f`.
     pub fn run<T: Send>(&self, f: impl FnOnce() -> T + Send) -> Result<T> {
         std::thread::scope(|scope| {
-            let thread = std::thread::Builder::new().name("netns".to_owned()).stack_size(256 * 1024);
+            let thread = std::thread::Builder::new()
+                .name("netns".to_owned())
+                .stack_size(256 * 1024);
             let handle = thread
                 .spawn_scoped(scope, || self.enter().map(|()| f()))
                 .map_err(|e| io_error("clone(thread of a network namespace)".to_owned(), &e))?;
@@ -83,14 +92,42 @@ impl NetNs {
         })
     }
 
-    /// Moves the calling thread into the namespace for good. For single-threaded processes that come back by
-    /// themselves; everyone else uses [`NetNs::run`].
+    /// Runs `f` inside the namespace on the calling thread, and comes back: for short-lived single-threaded
+    /// processes, which this spares a thread. Everyone else uses [`NetNs::run`].
+    ///
+    /// A thread that could not come back would go on to configure the wrong machine, so the process aborts then;
+    /// the way back is a namespace that is already open, which the kernel does not refuse to whoever left it.
+    ///
+    /// # Errors
+    /// The namespace could not be entered; the thread is where it was.
+    pub fn visit<T>(&self, f: impl FnOnce() -> T) -> Result<T> {
+        struct Home(NetNs);
+        impl Drop for Home {
+            fn drop(&mut self) {
+                if self.0.enter().is_err() {
+                    std::process::abort();
+                }
+            }
+        }
+        let home = NetNs::current()?;
+        self.enter()?;
+        let _home = Home(home);
+        Ok(f())
+    }
+
+    /// Moves the calling thread into the namespace for good. [`NetNs::run`] and [`NetNs::visit`] come back by themselves.
     ///
     /// # Errors
     /// `EPERM` without CAP_SYS_ADMIN over the namespace.
     pub fn enter(&self) -> Result<()> {
-        nix::sched::setns(&self.fd, CloneFlags::CLONE_NEWNET)
-            .map_err(|errno| Error { call: format!("setns({}<{}>, CLONE_NEWNET)", self.fd.as_raw_fd(), self.path.display()), errno })
+        nix::sched::setns(&self.fd, CloneFlags::CLONE_NEWNET).map_err(|errno| Error {
+            call: format!(
+                "setns({}<{}>, CLONE_NEWNET)",
+                self.fd.as_raw_fd(),
+                self.path.display()
+            ),
+            errno,
+        })
     }
 
     fn check_type(&self) -> Result<()> {
@@ -100,8 +137,19 @@ impl NetNs {
         if kind == libc::CLONE_NEWNET {
             return Ok(());
         }
-        let what = if kind < 0 { "is not a namespace" } else { "is a namespace of another kind" };
-        Err(Error { call: format!("ioctl({}<{}>, NS_GET_NSTYPE): {what}", self.fd.as_raw_fd(), self.path.display()), errno: Errno::EINVAL })
+        let what = if kind < 0 {
+            "is not a namespace"
+        } else {
+            "is a namespace of another kind"
+        };
+        Err(Error {
+            call: format!(
+                "ioctl({}<{}>, NS_GET_NSTYPE): {what}",
+                self.fd.as_raw_fd(),
+                self.path.display()
+            ),
+            errno: Errno::EINVAL,
+        })
     }
 
     fn identity(&self) -> Result<(u64, u64)> {
@@ -119,7 +167,10 @@ impl AsFd for NetNs {
 }
 
 fn io_error(call: String, error: &std::io::Error) -> Error {
-    Error { call, errno: Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)) }
+    Error {
+        call,
+        errno: Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)),
+    }
 }
 
 #[cfg(test)]
@@ -129,7 +180,10 @@ mod tests {
     #[test]
     fn the_current_namespace_is_itself_and_code_runs_in_it() {
         let here = NetNs::current().unwrap();
-        assert!(here.is_same(&NetNs::open(Path::new("/proc/self/ns/net")).unwrap()).unwrap());
+        assert!(
+            here.is_same(&NetNs::open(Path::new("/proc/self/ns/net")).unwrap())
+                .unwrap()
+        );
         if !nix::unistd::geteuid().is_root() {
             return;
         }
@@ -150,8 +204,33 @@ mod tests {
     #[test]
     fn a_namespace_of_another_kind_is_refused() {
         let error = NetNs::open(Path::new("/proc/self/ns/mnt")).unwrap_err();
-        assert!(error.to_string().contains("of another kind: invalid argument (EINVAL)"), "{error}");
-        assert_eq!(NetNs::open(Path::new("/nonexistent")).unwrap_err().errno, Errno::ENOENT);
+        assert!(
+            error
+                .to_string()
+                .contains("of another kind: invalid argument (EINVAL)"),
+            "{error}"
+        );
+        assert_eq!(
+            NetNs::open(Path::new("/nonexistent")).unwrap_err().errno,
+            Errno::ENOENT
+        );
+    }
+
+    #[test]
+    fn a_visit_comes_back_even_from_a_panic() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let here = NetNs::current().unwrap();
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            here.visit(|| panic!("inside"))
+        }));
+        assert!(caught.is_err());
+        assert!(
+            here.visit(|| NetNs::current().unwrap().is_same(&here).unwrap())
+                .unwrap()
+        );
+        assert!(NetNs::current().unwrap().is_same(&here).unwrap());
     }
 
     #[test]
@@ -160,7 +239,9 @@ mod tests {
             return;
         }
         let here = NetNs::current().unwrap();
-        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| here.run(|| panic!("inside"))));
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            here.run(|| panic!("inside"))
+        }));
         assert!(caught.is_err());
     }
 }

@@ -52,6 +52,11 @@ impl Failure {
         Failure::new(7, msg)
     }
 
+    /// The namespace is not one that a container could have.
+    pub(crate) fn namespace(msg: impl Into<String>) -> Failure {
+        Failure::new(8, msg)
+    }
+
     /// The kernel, or another plugin, refused.
     pub(crate) fn refused(msg: impl Into<String>) -> Failure {
         Failure::new(REFUSED, msg)

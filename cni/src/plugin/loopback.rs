@@ -1,11 +1,7 @@
 //! loopback: sets `lo` up.
-use std::path::Path;
-
 use ipnet::IpNet;
 use netlink::{LinkChange, Rtnl};
-use nix::errno::Errno;
 use serde_json::{Value, json};
-use sys::netns::NetNs;
 
 use super::{Failure, Request};
 use crate::AddResult;
@@ -15,11 +11,12 @@ const LO: &str = "lo";
 
 /// Sets `lo` up and gives its addresses. As a later plugin of a chain it passes the result on.
 pub(crate) fn add(request: &Request) -> Result<Value, Failure> {
-    let netns_path = request.netns.as_deref().unwrap_or(Path::new(""));
-    let mut rtnl = Rtnl::open_in(&NetNs::open(netns_path)?)?;
+    let netns = request.netns()?;
+    let mut rtnl = netns.visit(Rtnl::open)??;
     let Some(lo) = rtnl.link_by_name(LO)? else {
         return Err(Failure::refused(format!(
-            "network namespace {netns_path:?} has no interface {LO:?}"
+            "network namespace {:?} has no interface {LO:?}",
+            netns.path()
         )));
     };
     rtnl.change_link(
@@ -44,7 +41,7 @@ pub(crate) fn add(request: &Request) -> Result<Value, Failure> {
     let interface = Interface {
         name: LO.to_owned(),
         mac: "00:00:00:00:00:00".to_owned(),
-        sandbox: netns_path.to_string_lossy().into_owned(),
+        sandbox: netns.path().to_string_lossy().into_owned(),
         ..Interface::default()
     };
     Ok(AddResult {
@@ -58,17 +55,10 @@ pub(crate) fn add(request: &Request) -> Result<Value, Failure> {
 
 /// Sets `lo` down, if its namespace is still there.
 pub(crate) fn del(request: &Request) -> Result<(), Failure> {
-    let Some(path) = &request.netns else {
+    let Some(netns) = request.netns_if_there()? else {
         return Ok(());
     };
-    let netns = match NetNs::open(path) {
-        Ok(netns) => netns,
-        Err(e) if matches!(e.errno, Errno::ENOENT | Errno::ENOTDIR | Errno::EINVAL) => {
-            return Ok(());
-        }
-        Err(e) => return Err(e.into()),
-    };
-    let mut rtnl = Rtnl::open_in(&netns)?;
+    let mut rtnl = netns.visit(Rtnl::open)??;
     if let Some(lo) = rtnl.link_by_name(LO)? {
         rtnl.change_link(
             &lo,

@@ -1,10 +1,12 @@
 //! A plugin's parameters, read and checked before it touches anything.
 use std::ffi::OsString;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use sys::netns::NetNs;
 
 use super::Failure;
 use crate::names::{bad_container_id, bad_ifname, bad_network_name};
@@ -73,6 +75,31 @@ impl Request {
         T::deserialize(&self.config).map_err(|e| {
             Failure::decoding(format!("configuration of network {:?}: {e}", self.network))
         })
+    }
+
+    /// The container's namespace, which must not be the plugin's own: DEL would take the host's interfaces.
+    pub(crate) fn netns(&self) -> Result<NetNs, Failure> {
+        let path = self.netns.as_deref().unwrap_or(Path::new(""));
+        let netns = NetNs::open(path)?;
+        if netns.is_same(&NetNs::current()?)? {
+            return Err(Failure::namespace(format!(
+                "CNI_NETNS {path:?} is the namespace of the plugin itself"
+            )));
+        }
+        Ok(netns)
+    }
+
+    /// The same for DEL: None if it is not given, or gone.
+    pub(crate) fn netns_if_there(&self) -> Result<Option<NetNs>, Failure> {
+        let Some(path) = &self.netns else {
+            return Ok(None);
+        };
+        match NetNs::open(path) {
+            Ok(_) => self.netns().map(Some),
+            // Nothing there, or the ordinary file that an unmounted pin leaves.
+            Err(e) if matches!(e.errno, Errno::ENOENT | Errno::ENOTDIR | Errno::EINVAL) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
     }
 
     /// The value of a `CNI_ARGS` key that this plugin knows. Another key is an error unless `IgnoreUnknown` allows it.

@@ -14,7 +14,6 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net};
 use netlink::{LinkChange, Mac, Rtnl};
-use nix::errno::Errno;
 use serde_json::Value;
 use sys::netns::NetNs;
 
@@ -29,13 +28,7 @@ pub use network::remove_network;
 /// Attaches the container.
 pub(crate) fn add(request: &Request) -> Result<Value, Failure> {
     let config = Config::load(request)?;
-    let netns = NetNs::open(request.netns.as_deref().unwrap_or("".as_ref()))?;
-    if netns.is_same(&NetNs::current()?)? {
-        return Err(Failure::environment(format!(
-            "CNI_NETNS {:?} is the namespace of the plugin itself",
-            netns.path()
-        )));
-    }
+    let netns = request.netns()?;
     let Some(plugin) = &config.ipam else {
         return attach(request, &config, &netns, AddResult::default());
     };
@@ -56,7 +49,10 @@ pub(crate) fn del(request: &Request) -> Result<(), Failure> {
         .ipam
         .as_deref()
         .map_or(Ok(()), |plugin| ipam::del(plugin, request));
-    unplugged.and(released)
+    match (unplugged, released) {
+        (Err(failure), Err(another)) => Err(failure.and(another)),
+        (unplugged, released) => unplugged.and(released),
+    }
 }
 
 fn attach(
@@ -153,11 +149,6 @@ fn container_mac(request: &Request, config: &Config, ips: &[(Ipv4Net, Option<IpA
 
 fn mac_text(mac: Option<Mac>) -> String {
     mac.map(|m| m.to_string()).unwrap_or_default()
-}
-
-/// Whether opening a namespace failed because it is gone.
-fn is_gone(error: &sys::Error) -> bool {
-    matches!(error.errno, Errno::ENOENT | Errno::ENOTDIR | Errno::EINVAL)
 }
 
 fn up() -> LinkChange {

@@ -8,7 +8,7 @@ use sys::netns::NetNs;
 
 use super::super::{Failure, Request, hash, sysctl};
 use super::config::Config;
-use super::{is_gone, up};
+use super::up;
 use crate::AddResult;
 
 /// How long a port may take to carry frames after both its ends are up; usually it is there at once.
@@ -64,20 +64,22 @@ impl Port<'_> {
             host.change_port(&link, flags)?;
         }
         host.change_link(&link, &up())?;
-        netns.run(|| self.configure_inside(result))??;
+        self.configure_inside(netns, result)?;
         self.wait_until_running(host)
     }
 
-    /// Runs inside the container's namespace.
-    fn configure_inside(&self, result: &AddResult) -> Result<(), Failure> {
-        let mut rtnl = Rtnl::open()?;
+    fn configure_inside(&self, netns: &NetNs, result: &AddResult) -> Result<(), Failure> {
         let name = self.ifname;
+        // The interface tells its neighbours when it comes up: bridge and hosts that knew the address elsewhere
+        // learn the new place. That needs the address before.
+        let notify = format!("net/ipv4/conf/{name}/arp_notify");
+        let (rtnl, notifies) =
+            netns.visit(|| (Rtnl::open(), sysctl::set_if_there(&notify, "1")))?;
+        let mut rtnl = rtnl?;
+        notifies?;
         let link = rtnl.link_by_name(name)?.ok_or_else(|| {
             Failure::refused(format!("link {name:?} vanished from the namespace"))
         })?;
-        // The interface tells its neighbours when it comes up: bridge and hosts that knew the address elsewhere
-        // learn the new place. That needs the address before.
-        sysctl::set_if_there(&format!("net/ipv4/conf/{name}/arp_notify"), "1")?;
         for ip in &result.ips {
             rtnl.add_address(&link, ip.address)?;
         }
@@ -159,12 +161,8 @@ fn ignore_gone(error: netlink::Error) -> Result<(), netlink::Error> {
 /// A namespace that the runtime is about to destroy takes its link with it, and spares us the kernel's waiting; only
 /// the addresses go now, so that nobody answers for them when they are given to another container.
 pub(super) fn unplug(request: &Request, netns_dies: bool) -> Result<(), Failure> {
-    if let Some(path) = &request.netns {
-        match NetNs::open(path) {
-            Ok(netns) => return unplug_inside(&netns, &request.ifname, netns_dies),
-            Err(e) if is_gone(&e) => {}
-            Err(e) => return Err(e.into()),
-        }
+    if let Some(netns) = request.netns_if_there()? {
+        return unplug_inside(&netns, &request.ifname, netns_dies);
     }
     // Without the namespace the host's end is found by its name: it may outlive an ADD that was killed.
     let mut host = Rtnl::open()?;
@@ -175,7 +173,7 @@ pub(super) fn unplug(request: &Request, netns_dies: bool) -> Result<(), Failure>
 }
 
 fn unplug_inside(netns: &NetNs, ifname: &str, netns_dies: bool) -> Result<(), Failure> {
-    let mut rtnl = Rtnl::open_in(netns)?;
+    let mut rtnl = netns.visit(Rtnl::open)??;
     let Some(link) = rtnl.link_by_name(ifname)? else {
         return Ok(());
     };
