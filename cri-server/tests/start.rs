@@ -104,7 +104,7 @@ fn a_wrong_flag_ends_with_64_and_help_with_0() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_socket_is_for_root_and_its_group_and_gone_at_the_end() {
     let mut daemon = Daemon::start().await;
     assert_eq!(mode(&daemon.socket()), 0o660);
@@ -126,7 +126,7 @@ async fn an_idle_connection_does_not_delay_the_end() {
     assert!(start.elapsed().as_secs() < 4, "{:?}", start.elapsed());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_daemon_on_the_socket_is_refused_with_the_reason() {
     let daemon = Daemon::start().await;
     let second = daemon.dirs().run(&[]);
@@ -144,7 +144,7 @@ async fn a_second_daemon_on_the_socket_is_refused_with_the_reason() {
         .expect("the first is unharmed");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_daemon_on_the_run_directory_is_refused_with_the_reason() {
     let daemon = Daemon::start().await;
     let other = daemon.dirs().path("other.sock");
@@ -166,7 +166,7 @@ async fn a_second_daemon_on_the_run_directory_is_refused_with_the_reason() {
         .expect("the first is unharmed");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_daemon_s_socket_is_replaced() {
     let first = Daemon::start().await;
     let dirs = first.kill();
@@ -198,7 +198,7 @@ fn a_file_in_the_socket_s_place_is_not_overwritten() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn systemd_hears_of_the_start_and_of_the_end() {
     let dirs = Dirs::new();
     let path = dirs.path("notify");
@@ -220,7 +220,7 @@ async fn systemd_hears_of_the_start_and_of_the_end() {
     assert_eq!(daemon.wait().code(), Some(0));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn json_logs_are_json_lines() {
     let dirs = Dirs::new();
     let mut command = dirs.command();

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use proto::davit::v1::images_client::ImagesClient;
 use proto::runtime::v1::image_service_client::ImageServiceClient;
 use proto::runtime::v1::runtime_service_client::RuntimeServiceClient;
-use proto::runtime::v1::{StatusRequest, VersionRequest};
+use proto::runtime::v1::{
+    ListPodSandboxRequest, RemovePodSandboxRequest, StatusRequest, VersionRequest,
+};
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
@@ -231,6 +233,53 @@ impl Daemon {
     }
 }
 
+impl Daemon {
+    /// Removes what pods a test has left, also one that failed: shims and pinned namespaces outlive the daemon.
+    fn remove_pods(&mut self) {
+        let left =
+            fs::read_dir(self.dirs.path("run/pods")).is_ok_and(|mut pods| pods.next().is_some());
+        if !left {
+            return;
+        }
+        let daemon: &Self = self;
+        // In a thread of its own: this one may be inside the runtime of the test.
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .expect("a runtime");
+                runtime.block_on(async {
+                    if tokio::time::timeout(DEADLINE, daemon.remove_listed())
+                        .await
+                        .is_err()
+                    {
+                        eprintln!("pods are left in {}", daemon.dirs.path("run").display());
+                    }
+                });
+            });
+        });
+    }
+
+    async fn remove_listed(&self) {
+        let Ok(channel) = self.endpoint().connect().await else {
+            return;
+        };
+        let mut runtime = RuntimeServiceClient::new(channel);
+        let pods = runtime
+            .list_pod_sandbox(ListPodSandboxRequest::default())
+            .await;
+        for pod in pods.map(|list| list.into_inner().items).unwrap_or_default() {
+            let request = RemovePodSandboxRequest {
+                pod_sandbox_id: pod.id,
+            };
+            if let Err(status) = runtime.remove_pod_sandbox(request).await {
+                eprintln!("RemovePodSandbox: {status}");
+            }
+        }
+    }
+}
+
 impl Drop for Daemon {
     #[allow(
         clippy::let_underscore_must_use,
@@ -240,9 +289,32 @@ impl Drop for Daemon {
         if std::thread::panicking() {
             eprintln!("--- log of davit-cri ---\n{}", self.dirs.log());
         }
+        self.remove_pods();
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Our own binaries beside the daemon's. Where they were not built the test cannot run: it says so, and with MUST_WORK=1
+/// it fails.
+pub(crate) fn pods_can_run() -> bool {
+    let beside = Path::new(env!("CARGO_BIN_EXE_davit-cri"))
+        .parent()
+        .expect("a directory");
+    let missing: Vec<&str> = ["davit-shim", "davit-oci"]
+        .into_iter()
+        .filter(|name| !beside.join(name).is_file())
+        .collect();
+    if missing.is_empty() {
+        return true;
+    }
+    let reason = format!(
+        "{missing:?} not in {}: cargo build -p shim -p oci-runtime",
+        beside.display()
+    );
+    assert!(std::env::var_os("MUST_WORK").is_none(), "{reason}");
+    eprintln!("skipped: {reason}");
+    false
 }
 
 /// Polls until `check` says what it was waiting for.
