@@ -122,5 +122,7 @@ pub(crate) fn unmount(rootfs: &Path, writable: &Path) -> Result<()> {
 /// Removes the container's directories: the one with the record last, so that a failure can be tried again.
 pub(crate) fn remove_dirs(node: &Node, pod: &str, id: &str) -> Result<()> {
     remove_dir(&node.writable(pod, id))?;
+    // The pod's own directory goes with the last writable layer; others in it keep it.
+    std::fs::remove_dir(node.writable_pod(pod)).ok();
     remove_dir(&node.bundle(pod, id))
 }

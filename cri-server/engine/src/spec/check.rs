@@ -1,6 +1,6 @@
 //! What is asked for and not there yet is an error that names its field, never ignored.
 
-use super::Host;
+use super::{Host, resources};
 use crate::error::{Error, Result};
 use crate::model::{
     ContainerConfig, NamespaceMode, NamespaceOptions, PodConfig, ProfileKind, SecurityProfile,
@@ -167,6 +167,9 @@ pub(crate) fn container(config: &ContainerConfig, pod: &PodConfig, host: &Host) 
     if !security.privileged {
         seccomp(security.seccomp.as_ref())?;
         apparmor(security.apparmor.as_ref(), host)?;
+    }
+    if let Some(limits) = &config.resources {
+        resources::limits(limits, "linux.resources")?;
     }
     if let Some(device) = config.cdi_devices.first() {
         return Err(Error::unsupported("CDI_devices[0]", device.clone()));

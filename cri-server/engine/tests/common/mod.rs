@@ -104,7 +104,7 @@ impl Bench {
         };
         let handlers = BTreeMap::from([
             ("runc".to_owned(), Handler::new("/usr/sbin/runc")),
-            ("crun".to_owned(), Handler::new("/usr/bin/crun")),
+            ("crun".to_owned(), crun()),
             (
                 "davit-oci".to_owned(),
                 Handler::new(binaries.join("davit-oci")),
@@ -388,6 +388,17 @@ impl Drop for Bench {
             eprintln!("remove {}: {error:?}", self.bridge);
         }
     }
+}
+
+/// crun, which refuses a hybrid host whose cgroup2 mount has a controller, unless it leaves cgroups alone.
+fn crun() -> Handler {
+    let controllers =
+        fs::read_to_string("/sys/fs/cgroup/unified/cgroup.controllers").unwrap_or_default();
+    let mut handler = Handler::new("/usr/bin/crun");
+    if !controllers.trim().is_empty() {
+        handler.args = vec!["--cgroup-manager=disabled".into()];
+    }
+    handler
 }
 
 /// A container that runs a shell script and logs.
