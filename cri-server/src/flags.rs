@@ -24,7 +24,7 @@ pub struct Flags {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// The socket to serve on, mode 0660 [default: <run-dir>/davit-cri.sock]
+    /// The socket to serve on, mode 0660 [default: davit-cri.sock in the run directory]
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
 

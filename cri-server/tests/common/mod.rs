@@ -42,6 +42,14 @@ impl Dirs {
         self.0.path().join(name)
     }
 
+    /// The name of all that is this test's outside its directory.
+    fn name(&self) -> &OsStr {
+        self.0
+            .path()
+            .file_name()
+            .expect("a temporary directory has a name")
+    }
+
     pub(crate) fn socket(&self) -> PathBuf {
         self.path("cri.sock")
     }
@@ -70,13 +78,9 @@ impl Dirs {
         ] {
             command.arg(flag).arg(self.path(name));
         }
-        let id = self
-            .0
-            .path()
-            .file_name()
-            .and_then(OsStr::to_str)
-            .expect("a name in UTF-8");
-        command.args(["--cgroup-root", &format!("/{id}")]);
+        command
+            .arg("--cgroup-root")
+            .arg(Path::new("/").join(self.name()));
         command.env_remove("NOTIFY_SOCKET").stdin(Stdio::null());
         command
     }
@@ -106,6 +110,24 @@ pub(crate) fn run_to_its_end(mut command: Command) -> Output {
         std::thread::sleep(Duration::from_millis(5));
     }
     child.wait_with_output().expect("waited for")
+}
+
+/// The daemon keeps the cgroup that its pods are under; with v1 there is one in each hierarchy.
+impl Drop for Dirs {
+    fn drop(&mut self) {
+        for hierarchy in fs::read_dir("/sys/fs/cgroup")
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let left = hierarchy.path().join(self.name());
+            if left.is_dir()
+                && let Err(error) = fs::remove_dir(&left)
+            {
+                eprintln!("{} is left: {error}", left.display());
+            }
+        }
+    }
 }
 
 impl Daemon {
