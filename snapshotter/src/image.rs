@@ -214,7 +214,7 @@ mod tests {
     fn documents_that_are_no_image_config_are_refused_by_name() {
         for (json, reason) in [
             ("", "EOF"),
-            ("[]", "invalid type"),
+            ("[]", "invalid length"),
             (r#"{"architecture":"amd64","os":"linux"}"#, "rootfs"),
             (r#"{"rootfs":{"diff_ids":[]}}"#, "os and architecture"),
             (

@@ -13,11 +13,17 @@
 #![forbid(unsafe_code)]
 
 mod auth;
+mod compose;
 mod digest;
 mod error;
 mod image;
+mod import;
+mod inflate;
+mod layer;
+mod manifest;
 mod platform;
 mod progress;
+mod pull;
 mod reference;
 mod registry;
 mod snapshot;

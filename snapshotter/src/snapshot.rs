@@ -1,10 +1,19 @@
 //! Overlay mounts of a stack of layers, by the new mount API.
+//!
+//! <https://docs.kernel.org/filesystems/overlayfs.html>
 
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use crate::digest::DiffId;
-use crate::error::Error;
+use crate::error::{Error, IoContext};
 use crate::store::Store;
+
+/// overlayfs's own limit, `OVL_MAX_STACK`.
+const MAX_STACK: usize = 500;
 
 /// A mounted root file system: layers below, a writable directory on top.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,8 +24,28 @@ pub struct Snapshot {
     pub writable: PathBuf,
 }
 
+impl Snapshot {
+    /// Mounts it; see [`mount_overlay`].
+    ///
+    /// # Errors
+    /// As [`mount_overlay`].
+    pub fn mount(&self, store: &Store, layers: &[DiffId]) -> Result<(), Error> {
+        mount_overlay(store, layers, &self.writable, &self.target)
+    }
+
+    /// Unmounts it and deletes what was written; see [`unmount_overlay`].
+    ///
+    /// # Errors
+    /// As [`unmount_overlay`].
+    pub fn remove(&self) -> Result<(), Error> {
+        unmount_overlay(&self.target, &self.writable)
+    }
+}
+
 /// Mounts `layers` (bottom first) at `target`, with changes going to `writable`, a directory that gets `upper/` and
 /// `work/`. `target` must be an existing directory.
+///
+/// The caller holds a [`crate::Lease`] on the layers as long as the mount lives.
 ///
 /// # Errors
 /// [`Error::MissingLayer`], [`Error::Overlay`] for a stack that the kernel cannot mount, or the refused system call.
@@ -26,8 +55,53 @@ pub fn mount_overlay(
     writable: &Path,
     target: &Path,
 ) -> Result<(), Error> {
-    drop((store, layers, writable, target));
-    Ok(())
+    let lower = lower_directories(store, layers, target)?;
+    let lower: Vec<&Path> = lower.iter().map(PathBuf::as_path).collect();
+    let upper = make(writable, "upper", 0o755)?;
+    let work = make(writable, "work", 0o700)?;
+    // Should the host crash, the container is gone with its pod: nothing written here needs to reach the disk.
+    let mount = sys::mount::overlay(&lower, Some((&upper, &work)), &["volatile"])?;
+    Ok(sys::mount::attach(&mount, target)?)
+}
+
+/// The layers' directories, topmost first as overlayfs wants them.
+fn lower_directories(
+    store: &Store,
+    layers: &[DiffId],
+    target: &Path,
+) -> Result<Vec<PathBuf>, Error> {
+    // overlayfs refuses a directory twice. Of equal layers only the topmost shows: it hides all that the others have.
+    let mut seen = HashSet::new();
+    let mut lower = vec![];
+    for layer in layers.iter().rev().filter(|layer| seen.insert(**layer)) {
+        if !store.inner.has_layer(layer) {
+            return Err(Error::MissingLayer(*layer));
+        }
+        lower.push(store.layer_path(layer));
+    }
+    if lower.len() > MAX_STACK {
+        let reason = format!("overlayfs takes at most {MAX_STACK}");
+        return Err(Error::Overlay {
+            count: lower.len(),
+            target: target.to_owned(),
+            reason,
+        });
+    }
+    if lower.is_empty() {
+        // An image may have no layers at all, and overlayfs wants one.
+        lower.push(make(&store.inner.options.root, "empty", 0o755)?);
+    }
+    Ok(lower)
+}
+
+fn make(parent: &Path, name: &str, mode: u32) -> Result<PathBuf, Error> {
+    let path = parent.join(name);
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(&path)
+        .on("create", &path)?;
+    Ok(path)
 }
 
 /// Unmounts `target` and deletes `upper/` and `work/` in `writable`. Succeeds where that was done before.
@@ -35,6 +109,12 @@ pub fn mount_overlay(
 /// # Errors
 /// The refused system call.
 pub fn unmount_overlay(target: &Path, writable: &Path) -> Result<(), Error> {
-    drop((target, writable));
+    sys::mount::unmount_detach(target)?;
+    let handle = match File::open(writable) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        other => other.on("open", writable)?,
+    };
+    sys::fs::remove_tree(&handle, OsStr::new("upper"))?;
+    sys::fs::remove_tree(&handle, OsStr::new("work"))?;
     Ok(())
 }

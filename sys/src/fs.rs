@@ -8,13 +8,16 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, FallocateFlags, OFlag, RenameFlags};
-use nix::sys::stat::{FileStat, Mode, SFlag, UtimensatFlags};
+use nix::fcntl::{AtFlags, FallocateFlags, RenameFlags};
+use nix::sys::stat::UtimensatFlags;
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags};
 
 use crate::error::{Context, Error, Result, check};
 use crate::fd::FdName;
+
+pub use nix::fcntl::OFlag;
+pub use nix::sys::stat::{FileStat, Mode, SFlag};
 
 /// What a node made by [`mknod`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +78,20 @@ pub fn open_at(dir: impl AsFd, name: &OsStr, flags: OFlag, mode: Mode) -> Result
     let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     nix::fcntl::openat(&dir, name, flags, mode)
         .call(|| format!("openat({}, {flags:?})", at(&dir, name)))
+}
+
+/// Makes a file in `dir` that has no name and goes when it is closed, open for reading and writing.
+///
+/// # Errors
+/// `EOPNOTSUPP` where the file system has no such files, `ENOSPC`.
+pub fn unnamed_file(dir: impl AsFd) -> Result<OwnedFd> {
+    let flags = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+    nix::fcntl::openat(&dir, c".", flags, Mode::S_IRUSR | Mode::S_IWUSR).call(|| {
+        format!(
+            "openat({}, \".\", O_TMPFILE|O_RDWR|O_EXCL)",
+            FdName::of(&dir)
+        )
+    })
 }
 
 /// Makes a directory.
