@@ -90,11 +90,10 @@ fn a_process_joins_a_running_container_and_its_exit_code_comes_back() {
             .stdout(std::process::Stdio::null())
             .stderr(std::process::Stdio::null());
         assert!(run.status().unwrap().success());
-        let script = "hostname; pwd; id -u; echo $A; cat /proc/1/cmdline | tr '\\0' ' '; exit 9";
-        let script = script.replace("tr '\\0' ' '", "head -c 10");
+        let script = "hostname; pwd; id -u; echo $A; exit 9";
         let args = [
             "exec", "--env", "A=b", "--user", "33:33", "--cwd", "/data", &id, "/bin/sh", "-c",
-            &script,
+            script,
         ];
         let inside = runtime.call(&args);
         assert_eq!(runtime.call(&["delete", "--force", &id]).code, 0);
@@ -109,7 +108,7 @@ fn a_process_joins_a_running_container_and_its_exit_code_comes_back() {
             peer.name(),
             cgroups.name()
         );
-        assert!(ours.1.starts_with("bundle\n/data\n33\nb\n"), "{ours:?}");
+        assert!(ours.1 == "bundle\n/data\n33\nb\n", "{ours:?}");
     });
 }
 

@@ -183,10 +183,14 @@ impl Cgroup {
         if *memory == Memory::default() {
             return Ok(());
         }
-        let node = self.required("memory")?;
-        match node.version {
+        let applied = self.required("memory").and_then(|node| match node.version {
             Version::V1 => v1::apply_memory(&node.dir, memory),
             Version::V2 => v2::apply_memory(&node.dir, memory),
+        });
+        match applied {
+            // Without the controller nothing limits.
+            Err(Error::NoController { .. }) if memory.lifts_only() => Ok(()),
+            applied => applied,
         }
     }
 
@@ -215,9 +219,15 @@ impl Cgroup {
 
     fn apply_pids(&self, limit: Option<i64>) -> Result<()> {
         let Some(limit) = limit else { return Ok(()) };
-        let node = self.required("pids")?;
-        file::write(&node.dir, "pids.max", &convert::or_max(limit))
-            .map_err(|e| v2::no_controller(e, "pids"))
+        let written = self.required("pids").and_then(|node| {
+            let written = file::write(&node.dir, "pids.max", &convert::or_max(limit));
+            written.map_err(|e| v2::no_controller(e, "pids"))
+        });
+        match written {
+            // Without the controller nothing limits.
+            Err(Error::NoController { .. }) if limit < 0 => Ok(()),
+            written => written,
+        }
     }
 
     fn apply_unified(&self, files: &[(String, String)]) -> Result<()> {

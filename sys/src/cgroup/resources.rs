@@ -10,7 +10,8 @@ pub struct Resources {
     pub memory: Memory,
     /// CPU limits.
     pub cpu: Cpu,
-    /// The most processes and threads; negative is no limit, and 0 means that nothing can be forked.
+    /// The most processes and threads; negative is no limit, and 0 means that nothing can be forked (runtime-spec 1.3,
+    /// runc 1.4; podman before 5.4 writes 0 where its user said no limit).
     pub pids_limit: Option<i64>,
     /// The device rules in order, without the defaults of [`super::default_device_rules`]; `None` leaves the rules alone.
     pub devices: Option<Vec<DeviceRule>>,
@@ -33,6 +34,16 @@ pub struct Memory {
     pub disable_oom_killer: Option<bool>,
     /// Refuse a limit below the present usage on v2, too, where the kernel would kill.
     pub check_before_update: bool,
+}
+
+impl Memory {
+    /// Whether it asks for no limit of any kind.
+    pub(super) fn lifts_only(&self) -> bool {
+        let limits = [self.limit, self.swap, self.reservation];
+        limits.iter().flatten().all(|limit| *limit <= 0)
+            && self.swappiness.is_none()
+            && self.disable_oom_killer != Some(true)
+    }
 }
 
 /// CPU limits; times in microseconds.

@@ -480,3 +480,23 @@ fn an_idle_cgroup_takes_no_weight_and_a_busy_one_again_does() {
         assert_eq!(apply(0, 512), ("0".to_owned(), weight.to_owned()));
     }
 }
+
+#[test]
+fn lifting_a_limit_needs_no_controller() {
+    on_every_host(|fixture| {
+        let memory = Memory {
+            limit: Some(-1),
+            swap: Some(-1),
+            reservation: Some(0),
+            ..Memory::default()
+        };
+        fixture
+            .cgroup
+            .apply(&Resources {
+                memory,
+                pids_limit: Some(-1),
+                ..Resources::default()
+            })
+            .unwrap();
+    });
+}
