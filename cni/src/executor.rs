@@ -81,10 +81,8 @@ impl Executor {
             });
         };
         NetNs::open(netns)?;
-        // All plugins are looked for first: half a network because the second plugin is missing helps nobody.
-        for config in network.plugins() {
-            self.find(network, &config.plugin)?;
-        }
+        // Half a network because the second plugin is missing helps nobody.
+        self.check_installed(network)?;
         let cache = Cache::in_dir(&self.cache_dir);
         cache.put(network, attachment, None)?;
         let call = Call {
@@ -213,6 +211,47 @@ impl Executor {
                     reason,
                 });
             }
+        }
+        Ok(())
+    }
+
+    /// Whether every plugin of the network is installed; runs none of them.
+    ///
+    /// # Errors
+    /// Names the first plugin that is missing.
+    pub fn check_installed(&self, network: &NetworkList) -> Result<(), Error> {
+        network
+            .plugins()
+            .iter()
+            .try_for_each(|config| self.find(network, &config.plugin).map(drop))
+    }
+
+    /// Asks every plugin of a network of version 1.1.0 or later whether it could attach a container now (STATUS).
+    /// Older versions have no such question, and count as ready.
+    ///
+    /// # Errors
+    /// The first plugin that is missing, or says that it is not ready.
+    pub fn status(&self, network: &NetworkList) -> Result<(), Error> {
+        if network.cni_version() < Version::V1_1_0 {
+            return self.check_installed(network);
+        }
+        for config in network.plugins() {
+            let mut object = config.raw.clone();
+            object.insert("name".to_owned(), network.name().into());
+            object.insert(
+                "cniVersion".to_owned(),
+                network.cni_version().to_string().into(),
+            );
+            let invocation = Invocation {
+                plugin: &config.plugin,
+                path: self.find(network, &config.plugin)?,
+                command: "STATUS",
+                env: vec![("CNI_PATH", self.cni_path(network))],
+                stdin: Value::Object(object).to_string().into_bytes(),
+                own_group: true,
+                timeout: self.timeout,
+            };
+            invocation.run()?;
         }
         Ok(())
     }

@@ -546,6 +546,33 @@ fn readiness_asks_every_plugin_for_its_versions() {
 }
 
 #[test]
+fn status_is_asked_of_networks_that_have_it() {
+    if !is_root() {
+        return;
+    }
+    let s = Scripts::new(&[(
+        "p",
+        r#"echo '{"code":50,"msg":"the daemon is down"}'; exit 1"#,
+    )]);
+    s.executor().status(&s.network("1.0.0", &["p"])).unwrap();
+    assert_eq!(s.read("log"), "");
+    let error = s
+        .executor()
+        .status(&s.network("1.1.0", &["p"]))
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "plugin \"p\" STATUS: the daemon is down (code 50)"
+    );
+    assert!(error.is_temporary());
+    let missing = s
+        .executor()
+        .check_installed(&s.network("1.1.0", &["p", "q"]))
+        .unwrap_err();
+    assert!(matches!(missing, Error::MissingPlugin { plugin, .. } if plugin == "q"));
+}
+
+#[test]
 fn a_plugin_of_ours_that_no_directory_has_is_run_from_the_multi_call_binary() {
     if !is_root() {
         return;

@@ -116,7 +116,7 @@ fn what_is_missing_or_wrong_in_the_environment_is_said() {
         (100, true),
         "{msg}"
     );
-    for verb in ["CHECK", "STATUS", "GC"] {
+    for verb in ["CHECK", "GC"] {
         let (code, msg) = with(&[("CNI_COMMAND", verb)]);
         assert_eq!(
             (code, msg),
@@ -173,6 +173,38 @@ fn a_configuration_that_is_none_is_refused_with_the_specification_s_code() {
         let (got, msg) = error_of(&run("bridge", &env, conf));
         assert!(got == code && msg.contains(expected), "{conf}: {got} {msg}");
     }
+}
+
+#[test]
+fn status_says_whether_the_configuration_would_work() {
+    let status = |conf: &str| {
+        run(
+            "bridge",
+            &[("CNI_COMMAND", "STATUS"), ("CNI_PATH", "/nonexistent")],
+            conf,
+        )
+    };
+    let output = status(CONF);
+    assert!(
+        output.status.success() && output.stdout.is_empty(),
+        "{output:?}"
+    );
+    let (code, msg) = error_of(&status(&CONF.replace("host-local", "dhcp")));
+    assert_eq!(
+        (code, msg.as_str()),
+        (
+            7,
+            "ipam plugin \"dhcp\" not found in CNI_PATH (/nonexistent)"
+        )
+    );
+    assert_eq!(
+        error_of(&status(&CONF.replace("10.0.0.0/24", "10.0.0.1/24"))).0,
+        7
+    );
+    assert_eq!(
+        error_of(&status(&CONF.replace("\"type\": \"x\"", "\"vlan\": 3"))).0,
+        2
+    );
 }
 
 #[test]

@@ -37,6 +37,16 @@ pub(crate) fn del(plugin: &str, request: &Request) -> Result<(), Failure> {
     }
 }
 
+/// Asks whether addresses could be had.
+pub(crate) fn status(plugin: &str, request: &Request) -> Result<(), Failure> {
+    match foreign(plugin, request)? {
+        None => host_local::status(request),
+        Some(path) => Ok(invocation(plugin, path, request, "STATUS")
+            .run()
+            .map(drop)?),
+    }
+}
+
 /// The executable to run; None if it is the code in this process.
 fn foreign(plugin: &str, request: &Request) -> Result<Option<PathBuf>, Failure> {
     const OURS: &str = "host-local";

@@ -71,13 +71,16 @@ fn dispatch(name: &str, request: &Request) -> Result<Option<Value>, Failure> {
     match (name, request.command.as_str()) {
         ("bridge", "ADD") => bridge::add(request).map(Some),
         ("bridge", "DEL") => bridge::del(request).map(|()| None),
+        ("bridge", "STATUS") => bridge::status(request).map(|()| None),
         ("host-local", "ADD") => {
             host_local::add(request).map(|r| Some(r.to_value(request.version)))
         }
         ("host-local", "DEL") => host_local::del(request).map(|()| None),
+        ("host-local", "STATUS") => host_local::status(request).map(|()| None),
         ("loopback", "ADD") => loopback::add(request).map(Some),
         ("loopback", "DEL") => loopback::del(request).map(|()| None),
-        (_, command @ ("CHECK" | "STATUS" | "GC")) => Err(Failure::environment(format!(
+        ("loopback", "STATUS") => Ok(None),
+        (_, command @ ("CHECK" | "GC")) => Err(Failure::environment(format!(
             "plugin {name} does not support the verb {command}"
         ))),
         (_, command) => Err(Failure::environment(format!(

@@ -102,7 +102,7 @@ impl Config {
     pub(super) fn load(request: &Request) -> Result<Config, Failure> {
         let raw: Raw = request.parse_config()?;
         // DEL must work with what ADD would refuse: the configuration may have changed since.
-        if request.command == "ADD" {
+        if request.command != "DEL" {
             refuse_unsupported(&raw)?;
         }
         let bridge = raw

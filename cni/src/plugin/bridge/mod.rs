@@ -55,6 +55,15 @@ pub(crate) fn del(request: &Request) -> Result<(), Failure> {
     }
 }
 
+/// Whether an ADD would find its configuration and its IPAM plugin in order.
+pub(crate) fn status(request: &Request) -> Result<(), Failure> {
+    let config = Config::load(request)?;
+    config
+        .ipam
+        .as_deref()
+        .map_or(Ok(()), |plugin| ipam::status(plugin, request))
+}
+
 fn attach(
     request: &Request,
     config: &Config,

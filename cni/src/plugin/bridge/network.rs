@@ -24,6 +24,8 @@ pub(super) fn ensure_bridge(rtnl: &mut Rtnl, config: &Config) -> Result<Link, Fa
             "link {name:?} is there already and is not a bridge but {kind}"
         )));
     }
+    // The host must not take routes from whatever a container advertises (CVE-2020-10749).
+    sysctl::set_if_there(&format!("net/ipv6/conf/{name}/accept_ra"), "0")?;
     if !bridge.up {
         rtnl.change_link(&bridge, &up())?;
     }
@@ -52,8 +54,6 @@ fn make_bridge(rtnl: &mut Rtnl, config: &Config) -> Result<Link, Failure> {
         Err(e) if e.already_exists() => {}
         other => other?,
     }
-    // The host must not take routes from whatever a container advertises (CVE-2020-10749).
-    sysctl::set_if_there(&format!("net/ipv6/conf/{name}/accept_ra"), "0")?;
     rtnl.link_by_name(name)?
         .ok_or_else(|| Failure::refused(format!("link {name:?} vanished while it was made")))
 }

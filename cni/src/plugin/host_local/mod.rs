@@ -93,6 +93,11 @@ struct Pool<'a> {
     owner: (&'a str, &'a str),
 }
 
+/// Whether the configuration can be used. A pool without a free address is no fault of the node's.
+pub(crate) fn status(request: &Request) -> Result<(), Failure> {
+    Config::load(request).map(drop)
+}
+
 fn reserve_all(config: &Config, pool: &Pool<'_>, ips: &mut Vec<IpConfig>) -> Result<(), Failure> {
     let mut wanted = config.wanted.clone();
     for (index, set) in config.ranges.iter().enumerate() {
