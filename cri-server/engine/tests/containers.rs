@@ -4,7 +4,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{Bench, IMAGE, SOON, eventually, shell};
+use common::{Bench, Cgroups, IMAGE, SOON, arranged, eventually, shell};
 use engine::Kind;
 use engine::model::{ContainerFilter, ContainerState, EnvVar, Mount, PodConfig, Resources};
 
@@ -15,7 +15,18 @@ async fn a_container_runs_logs_execs_stops_and_goes_without_a_trace() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_life_with_crun() {
-    whole_life("crun").await;
+    if arranged(Cgroups::V1, "the_same_life_with_crun") {
+        whole_life("crun").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_life_on_cgroup_v2() {
+    if arranged(Cgroups::V2, "the_same_life_on_cgroup_v2") {
+        for handler in ["runc", "davit-oci"] {
+            whole_life(handler).await;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

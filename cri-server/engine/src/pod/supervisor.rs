@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::unistd::Pid;
 use serde::Deserialize;
 use shim::client::{Client, Error as ShimError};
 use shim::protocol::ErrorKind;
@@ -129,19 +130,29 @@ impl Supervisor {
     /// Ends it with all that runs in the pod, and unpins the namespaces. One that is gone is fine; one that
     /// does not answer is killed.
     pub(crate) fn end(&self) -> Result<()> {
-        let asked = self.connect().and_then(|mut client| {
-            client.set_timeout(END);
-            client.shutdown(true)
-        });
-        match asked {
+        match self.shut_down() {
             Ok(()) => {}
             Err(error) if error.is_gone() => {}
             Err(error) => {
-                tracing::warn!(socket = %self.socket().display(), "{}; it is killed", failed("end the shim".into(), error).report());
+                let socket = self.socket();
+                tracing::warn!(socket = %socket.display(), "{}; it is killed", failed("end the shim".into(), error).report());
                 self.kill()?;
             }
         }
         self.clean()
+    }
+
+    /// Asks it to end, and waits until it has: its answer comes a moment before.
+    fn shut_down(&self) -> Result<(), ShimError> {
+        let mut client = self.connect()?;
+        // Opened while it is there: the number may be another's afterwards.
+        let process = sys::process::pidfd_open(Pid::from_raw(client.hello().pid)).ok();
+        client.set_timeout(END);
+        client.shutdown(true)?;
+        let patience = i32::try_from(ANSWER.as_millis()).unwrap_or(i32::MAX);
+        // It ends by itself; what is waited for in vain here is seen by whoever looks for leftovers.
+        process.map(|process| sys::fd::wait_readable(&[process.as_fd()], patience).ok());
+        Ok(())
     }
 
     /// Kills it if it lives.
@@ -149,10 +160,7 @@ impl Supervisor {
         let Some(pid) = self.pid().and_then(|pid| i32::try_from(pid).ok()) else {
             return Ok(());
         };
-        match nix::sys::signal::kill(
-            nix::unistd::Pid::from_raw(pid),
-            nix::sys::signal::Signal::SIGKILL,
-        ) {
+        match nix::sys::signal::kill(Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL) {
             Ok(()) | Err(nix::errno::Errno::ESRCH) => Ok(()),
             Err(errno) => Err(Error::Sys {
                 action: "kill the shim".into(),

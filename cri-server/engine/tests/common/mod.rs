@@ -104,7 +104,7 @@ impl Bench {
         };
         let handlers = BTreeMap::from([
             ("runc".to_owned(), Handler::new("/usr/sbin/runc")),
-            ("crun".to_owned(), crun()),
+            ("crun".to_owned(), Handler::new("/usr/bin/crun")),
             (
                 "davit-oci".to_owned(),
                 Handler::new(binaries.join("davit-oci")),
@@ -311,7 +311,7 @@ impl Bench {
         for root in roots {
             let own = root.join(self.config.cgroup_root.trim_start_matches('/'));
             for entry in fs::read_dir(own).into_iter().flatten().flatten() {
-                if entry.path().is_dir() {
+                if entry.path().join("cgroup.procs").exists() {
                     found.push(entry.path());
                 }
             }
@@ -390,15 +390,44 @@ impl Drop for Bench {
     }
 }
 
-/// crun, which refuses a hybrid host whose cgroup2 mount has a controller, unless it leaves cgroups alone.
-fn crun() -> Handler {
-    let controllers =
-        fs::read_to_string("/sys/fs/cgroup/unified/cgroup.controllers").unwrap_or_default();
-    let mut handler = Handler::new("/usr/bin/crun");
-    if !controllers.trim().is_empty() {
-        handler.args = vec!["--cgroup-manager=disabled".into()];
+/// Another arrangement of the host's control groups, in a mount namespace of the test's own.
+#[derive(Clone, Copy)]
+pub enum Cgroups {
+    /// The v1 hierarchies without the cgroup2 mount beside them: crun refuses a hybrid host. It makes
+    /// directories where that mount was, so there is a tmpfs for them.
+    V1,
+    /// cgroup2 alone, without controllers.
+    V2,
+}
+
+/// Runs the test `name` again where the control groups are arranged so; `true` there.
+pub fn arranged(cgroups: Cgroups, name: &str) -> bool {
+    const MARK: &str = "DAVIT_TEST_ARRANGED";
+    if std::env::var_os(MARK).is_some() {
+        return true;
     }
-    handler
+    let arrange = match cgroups {
+        Cgroups::V1 => {
+            "if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi; mount -t tmpfs none /sys/fs/cgroup/unified"
+        }
+        Cgroups::V2 => "umount -R /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup",
+    };
+    let exe = std::env::current_exe().expect("own path");
+    let output = Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-ec"])
+        .arg(format!(
+            "{arrange}; exec {} --exact {name} --nocapture",
+            exe.display()
+        ))
+        .env(MARK, "1")
+        .output()
+        .expect("unshare");
+    let words = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && words.contains("1 passed"),
+        "{words}"
+    );
+    false
 }
 
 /// A container that runs a shell script and logs.
