@@ -15,6 +15,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use cni::BuiltinOptions;
 use ipnet::Ipv4Net;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -93,7 +94,7 @@ impl Settings {
             args: args.to_vec(),
             bridge: flag("--bridge")
                 .or(network("bridge"))
-                .unwrap_or("davit0".to_owned()),
+                .unwrap_or(BuiltinOptions::default().bridge_name),
             subnet: flag("--subnet")
                 .or(network("subnet"))
                 .and_then(|subnet| subnet.parse().ok()),
@@ -102,6 +103,18 @@ impl Settings {
                 .unwrap_or("/var/lib/cni".to_owned())
                 .into(),
         }
+    }
+
+    /// The built-in network as the daemon makes it: on another bridge it is another network, named after that.
+    #[must_use]
+    pub fn builtin_network(&self) -> BuiltinOptions {
+        let mut network = BuiltinOptions::default();
+        if self.bridge != network.bridge_name {
+            network.name.clone_from(&self.bridge);
+        }
+        network.bridge_name.clone_from(&self.bridge);
+        network.subnet = self.subnet.unwrap_or(network.subnet);
+        network
     }
 
     /// What the running daemon was told; failing that, what `up` wrote down; failing that, nothing.

@@ -1,5 +1,6 @@
 //! The sample pod: an image of ours, run and asked for its page. It shows that the whole path works on this host.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -23,6 +24,9 @@ use crate::{Error, Result, daemon, image};
 pub const IMAGE: &str = "localhost/davit-sample:latest";
 const ARCHIVE: &str = "davit-sample.tar";
 const NAME: &str = "sample";
+const NAMESPACE: &str = "default";
+const UID: &str = "davit-sample";
+const CONTAINER: &str = "web";
 const PORT: u16 = 8080;
 /// Finds the pod again; a person may have made others.
 const LABEL: (&str, &str) = ("davit.dev/sample", "true");
@@ -118,7 +122,7 @@ async fn running(client: &mut Client) -> Result<Option<String>> {
 
 async fn pods(client: &mut Client) -> Result<Vec<(String, PodSandboxState)>> {
     let filter = PodSandboxFilter {
-        label_selector: [label()].into(),
+        label_selector: [(LABEL.0.to_owned(), LABEL.1.to_owned())].into(),
         ..PodSandboxFilter::default()
     };
     let request = ListPodSandboxRequest {
@@ -221,22 +225,34 @@ async fn url(client: &mut Client, pod: &str) -> Result<String> {
     Ok(format!("http://{host}:{PORT}/"))
 }
 
-fn label() -> (String, String) {
-    (LABEL.0.to_owned(), LABEL.1.to_owned())
+/// What a kubelet would set too: crictl shows a pod's name by them.
+fn labels(container: Option<&str>) -> BTreeMap<String, String> {
+    let mut labels: BTreeMap<_, _> = [
+        LABEL,
+        ("io.kubernetes.pod.name", NAME),
+        ("io.kubernetes.pod.namespace", NAMESPACE),
+        ("io.kubernetes.pod.uid", UID),
+    ]
+    .into();
+    labels.extend(container.map(|name| ("io.kubernetes.container.name", name)));
+    labels
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
 }
 
 fn pod_config(node: &Node) -> PodSandboxConfig {
     PodSandboxConfig {
         metadata: Some(PodSandboxMetadata {
             name: NAME.into(),
-            uid: "davit-sample".into(),
-            namespace: "default".into(),
+            uid: UID.into(),
+            namespace: NAMESPACE.into(),
             attempt: 0,
         }),
         hostname: NAME.into(),
         // With the pods, on tmpfs: it goes with them.
         log_directory: node.run_dir.join("logs").join(NAME).display().to_string(),
-        labels: [label()].into(),
+        labels: labels(None),
         linux: Some(LinuxPodSandboxConfig::default()),
         ..PodSandboxConfig::default()
     }
@@ -259,7 +275,7 @@ fn container_config() -> ContainerConfig {
     };
     ContainerConfig {
         metadata: Some(ContainerMetadata {
-            name: "web".into(),
+            name: CONTAINER.into(),
             attempt: 0,
         }),
         image: Some(ImageSpec {
@@ -267,7 +283,7 @@ fn container_config() -> ContainerConfig {
             ..ImageSpec::default()
         }),
         log_path: "web.log".into(),
-        labels: [label()].into(),
+        labels: labels(Some(CONTAINER)),
         linux: Some(LinuxContainerConfig {
             resources: Some(resources),
             security_context: Some(security),

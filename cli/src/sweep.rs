@@ -7,7 +7,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cni::BuiltinOptions;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use sys::cgroup::{Cgroup, CgroupPath, Hierarchies};
@@ -130,7 +129,7 @@ impl<'a> Sweep<'a> {
     /// The built-in network once no link of a pod is left on it: bridge, masquerade, addresses.
     async fn network(&mut self) {
         self.forget_addresses();
-        let Settings { bridge, subnet, .. } = self.settings;
+        let bridge = &self.settings.bridge;
         let ports_dir = Path::new("/sys/class/net").join(bridge).join("brif");
         // The kernel takes a link away some time after the namespace of its other end.
         if !poll(|| children(&ports_dir).is_empty()).await {
@@ -144,12 +143,13 @@ impl<'a> Sweep<'a> {
             ));
             return;
         }
-        let builtin = BuiltinOptions::default();
-        let outcome =
-            cni::plugin::remove_network(&builtin.name, bridge, subnet.unwrap_or(builtin.subnet));
-        self.remember(format!("network on bridge {bridge}"), outcome);
+        let network = self.settings.builtin_network();
+        self.remember(
+            format!("network on bridge {}", self.settings.bridge),
+            network.remove_from_host(),
+        );
         let cni = &self.settings.cni_cache_dir;
-        let addresses = cni.join("networks").join(&builtin.name);
+        let addresses = cni.join("networks").join(&network.name);
         if !children(&addresses).iter().any(|file| is_reservation(file)) {
             self.remember(addresses.display(), remove_tree(&addresses));
         }

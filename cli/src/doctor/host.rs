@@ -250,6 +250,7 @@ pub(super) fn bridge_and_veth(_: &Node) -> Finding {
             near: end("probe1"),
             far: end("probe2"),
             far_netns: std::os::fd::AsFd::as_fd(&here),
+            near_up: false,
             master: None,
         };
         rtnl.add_veth(&veth).map_err(|e| e.to_string())
