@@ -40,6 +40,8 @@ impl<'a> Sweep<'a> {
     /// Runs every step and returns what is left, one sentence each.
     pub(crate) async fn run(mut self) -> Vec<String> {
         self.shims().await;
+        // The pods' directories say whose addresses they are; they go with the tmpfs.
+        self.forget_addresses();
         self.cgroups();
         // Mounts hold namespaces and layers: after the processes, before the directories.
         self.mounts();
@@ -58,28 +60,35 @@ impl<'a> Sweep<'a> {
         }
     }
 
-    /// Shims of pods that the daemon could not remove: each says its id and start time in its pod's directory.
+    /// Shims of pods that the daemon could not remove, each known by the id and start time in its pod's directory.
+    /// Their containers first: every process of a pod is a descendant of its shim, whatever cgroup it is in.
     async fn shims(&mut self) {
         for pod in children(&self.node.run_dir.join("pods")) {
-            let Some((pid, started)) = fs::read_to_string(pod.join("shim.pid"))
-                .ok()
-                .and_then(|text| identity(&text))
-            else {
+            let text = fs::read_to_string(pod.join("shim.pid")).unwrap_or_default();
+            let Some((shim, started)) = identity(&text) else {
                 continue;
             };
-            let is_same = || {
-                sys::process::stat(pid)
+            let is_alive = || {
+                sys::process::stat(shim)
                     .is_ok_and(|stat| stat.start_time == started && !stat.is_dead())
             };
-            if !is_same() {
+            if !is_alive() {
                 continue;
             }
-            let killed = sys::process::kill(pid, Signal::SIGKILL);
-            self.remember(format!("shim process {pid} of {}", pod.display()), killed);
-            let gone = poll(|| !is_same()).await;
-            if !gone {
+            let emptied = poll(|| {
+                let below = descendants(shim);
+                // A process that is gone by now is as good as killed; what stays is counted by the next round.
+                below
+                    .iter()
+                    .for_each(|pid| drop(sys::process::kill(*pid, Signal::SIGKILL)));
+                below.is_empty()
+            });
+            let emptied = emptied.await;
+            let killed = sys::process::kill(shim, Signal::SIGKILL);
+            self.remember(format!("shim process {shim} of {}", pod.display()), killed);
+            if !emptied || !poll(|| !is_alive()).await {
                 self.left.push(format!(
-                    "shim process {pid} of {}: it does not end",
+                    "processes of pod {} do not end by SIGKILL",
                     pod.display()
                 ));
             }
@@ -128,7 +137,6 @@ impl<'a> Sweep<'a> {
 
     /// The built-in network once no link of a pod is left on it: bridge, masquerade, addresses.
     async fn network(&mut self) {
-        self.forget_addresses();
         let bridge = &self.settings.bridge;
         let ports_dir = Path::new("/sys/class/net").join(bridge).join("brif");
         // The kernel takes a link away some time after the namespace of its other end.
@@ -224,6 +232,35 @@ fn identity(text: &str) -> Option<(Pid, u64)> {
     ))
 }
 
+/// The living processes below `ancestor`, nearest first.
+fn descendants(ancestor: Pid) -> Vec<Pid> {
+    let pids = children(Path::new("/proc"))
+        .into_iter()
+        .filter_map(|dir| file_name(&dir).parse().ok());
+    let stats = pids.filter_map(|pid| {
+        Some((
+            Pid::from_raw(pid),
+            sys::process::stat(Pid::from_raw(pid)).ok()?,
+        ))
+    });
+    let alive: Vec<(Pid, i32)> = stats
+        .filter(|(_, stat)| !stat.is_dead())
+        .map(|(pid, stat)| (pid, stat.parent))
+        .collect();
+    let mut found = vec![ancestor];
+    let mut next = 0;
+    while let Some(parent) = found.get(next).copied() {
+        found.extend(
+            alive
+                .iter()
+                .filter(|(_, of)| *of == parent.as_raw())
+                .map(|(pid, _)| *pid),
+        );
+        next += 1;
+    }
+    found.split_off(1)
+}
+
 /// host-local keeps one file per address, and beside them its lock and its last address.
 fn is_reservation(file: &Path) -> bool {
     file.file_name()
@@ -292,6 +329,32 @@ mod tests {
         for text in ["", "123", "x 1", "1 456", "-1 456", "0 456"] {
             assert_eq!(identity(text), None, "{text:?}");
         }
+    }
+
+    #[test]
+    fn the_descendants_of_a_process_are_found_over_generations() {
+        let mut shell = std::process::Command::new("sh")
+            .args(["-c", "sh -c 'echo $$; read _; true'; true"])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        std::io::BufRead::read_line(
+            &mut std::io::BufReader::new(shell.stdout.take().unwrap()),
+            &mut line,
+        )
+        .unwrap();
+        let grandchild = Pid::from_raw(line.trim().parse().unwrap());
+        let below_us = descendants(Pid::this());
+        assert!(below_us.contains(&grandchild), "{below_us:?}");
+        assert_eq!(
+            descendants(Pid::from_raw(i32::try_from(shell.id()).unwrap())),
+            [grandchild]
+        );
+        drop(shell.stdin.take());
+        shell.wait().unwrap();
+        assert_eq!(descendants(grandchild), []);
     }
 
     #[test]
