@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use netlink::Mac;
 
 /// FNV-1a, 64 bits: stable over builds and machines, which `std`'s hasher does not promise.
-fn fnv(parts: &[&str]) -> u64 {
+pub(crate) fn fnv(parts: &[&str]) -> u64 {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     for part in parts {
         // A byte that no part contains keeps ("a", "bc") apart from ("ab", "c").

@@ -4,6 +4,7 @@
 //! (<https://www.cni.dev/plugins/current/ipam/host-local/>), so either can release what the other reserved. IPv4.
 
 mod config;
+mod index;
 mod resolv;
 mod store;
 

@@ -5,12 +5,14 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::net::Ipv4Addr;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, DirEntryExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 
 use super::super::Failure;
+use super::super::hash::fnv;
+use super::index::Index;
 
 /// Whose reservation it is: container id and interface.
 type Owner<'a> = (&'a str, &'a str);
@@ -21,8 +23,16 @@ const LINE_BREAK: &str = "\r\n";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Reservation {
     pub(super) address: Ipv4Addr,
-    /// What the file says.
-    owner: String,
+    holder: Holder,
+}
+
+/// Whose it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Holder {
+    /// By the index: the hash of the owner.
+    Indexed(u64),
+    /// By the file's own words.
+    Text(String),
 }
 
 /// The reservations of one network.
@@ -35,6 +45,7 @@ pub(super) struct Store {
 #[derive(Debug)]
 pub(super) struct Locked {
     dir: PathBuf,
+    index: Index,
     /// Unlocked when dropped.
     _lock: Flock<File>,
 }
@@ -76,6 +87,7 @@ impl Store {
             match Flock::lock(file, FlockArg::LockExclusive) {
                 Ok(lock) => {
                     return Ok(Locked {
+                        index: Index::of(&self.dir),
                         dir: self.dir,
                         _lock: lock,
                     });
@@ -104,9 +116,9 @@ impl Locked {
             fs::remove_file(&path).map_err(|e| Failure::io("remove", &path, &e))?;
         }
         let fresh = self.dir.join(".reservation");
-        let linked = self
-            .write_file(&fresh, &key(owner))
-            .and_then(|()| fs::hard_link(&fresh, &path));
+        // One left by a crash may be the other name of a reservation: writing to it would change whose that is.
+        fs::remove_file(&fresh).ok();
+        let linked = write_file(&fresh, &key(owner)).and_then(|()| fs::hard_link(&fresh, &path));
         // Whether or not it was linked, the other name has done its work.
         fs::remove_file(&fresh).ok();
         match linked {
@@ -114,9 +126,11 @@ impl Locked {
             Err(e) if e.kind() == ErrorKind::AlreadyExists => return Ok(false),
             Err(e) => return Err(Failure::io("write", &path, &e)),
         }
+        self.index.add(&path, address, hash(owner));
         let last = self.dir.join(format!("last_reserved_ip.{range_set}"));
-        if let Err(e) = self.write_file(&last, &address.to_string()) {
+        if let Err(e) = write_file(&last, &address.to_string()) {
             // An address that we do not report must not stay taken.
+            self.index.remove(address, hash(owner));
             fs::remove_file(&path).ok();
             return Err(Failure::io("write", &last, &e));
         }
@@ -130,30 +144,37 @@ impl Locked {
         text.trim().parse().ok()
     }
 
-    /// All reservations: each address and what its file says. Empty files are left by a crash of the reference
-    /// plugin, which makes a file before it fills it, and count as free.
+    /// All reservations. Empty files are left by a crash of the reference plugin, which makes a file before it
+    /// fills it, and count as free.
     pub(super) fn reservations(&self) -> Result<Vec<Reservation>, Failure> {
         let failed = |e: std::io::Error| Failure::io("read directory", &self.dir, &e);
+        let mut index = self.index.read();
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.dir).map_err(failed)? {
             let entry = entry.map_err(failed)?;
-            let Some(address) = entry
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse().ok())
-            else {
+            let name = entry.file_name();
+            let Some(address) = name.to_str().and_then(|name| name.parse().ok()) else {
                 continue;
             };
-            match fs::read_to_string(entry.path()) {
-                Ok(owner) if owner.is_empty() => {}
-                Ok(owner) => found.push(Reservation { address, owner }),
-                Err(e) if e.kind() == ErrorKind::NotFound => {}
-                // Unreadable, and so not ours: taken.
-                Err(_) => found.push(Reservation {
-                    address,
-                    owner: String::new(),
-                }),
-            }
+            let holder = match index.remove(&address) {
+                Some(known) if known.inode == entry.ino() => Holder::Indexed(known.owner),
+                stale => {
+                    stale
+                        .into_iter()
+                        .for_each(|stale| self.index.remove(address, stale.owner));
+                    match fs::read_to_string(entry.path()) {
+                        Ok(text) if text.is_empty() => continue,
+                        Ok(text) => Holder::Text(text),
+                        Err(e) if e.kind() == ErrorKind::NotFound => continue,
+                        // Unreadable, and so not ours: taken.
+                        Err(_) => Holder::Text(String::new()),
+                    }
+                }
+            };
+            found.push(Reservation { address, holder });
+        }
+        for (address, stale) in index {
+            self.index.remove(address, stale.owner);
         }
         found.sort_unstable_by_key(|r| r.address);
         Ok(found)
@@ -174,13 +195,13 @@ impl Locked {
         owner: Owner<'_>,
     ) -> Result<(), Failure> {
         let path = self.dir.join(address.to_string());
-        let held = fs::read_to_string(&path).is_ok_and(|text| {
-            Reservation {
-                address,
-                owner: text,
-            }
-            .is_of(owner)
-        });
+        let held = match fs::read_to_string(&path) {
+            // What a power cut leaves of a reservation in the index.
+            Ok(text) => text.is_empty() || says(&text, owner),
+            Err(e) if e.kind() == ErrorKind::NotFound => false,
+            Err(e) => return Err(Failure::io("read", &path, &e)),
+        };
+        self.index.remove(address, hash(owner));
         if !held {
             return Ok(());
         }
@@ -188,16 +209,6 @@ impl Locked {
             Err(e) if e.kind() != ErrorKind::NotFound => Err(Failure::io("remove", &path, &e)),
             _ => Ok(()),
         }
-    }
-
-    fn write_file(&self, path: &Path, text: &str) -> std::io::Result<()> {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(path)?;
-        file.write_all(text.as_bytes())
     }
 
     /// Under the lock nobody is in the middle of writing.
@@ -210,10 +221,32 @@ fn key((container_id, ifname): Owner<'_>) -> String {
     format!("{}{LINE_BREAK}{ifname}", container_id.trim())
 }
 
+fn hash((container_id, ifname): Owner<'_>) -> u64 {
+    fnv(&[container_id.trim(), ifname])
+}
+
+/// Whether a reservation's text names the owner. Old versions of the reference plugin wrote the container id alone.
+fn says(text: &str, owner: Owner<'_>) -> bool {
+    let text = text.trim();
+    text == key(owner) || text == owner.0.trim()
+}
+
+fn write_file(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(text.as_bytes())
+}
+
 impl Reservation {
-    /// Old versions of the reference plugin wrote the container id alone.
+    /// Whether it is the owner's.
     pub(super) fn is_of(&self, owner: Owner<'_>) -> bool {
-        let text = self.owner.trim();
-        text == key(owner) || text == owner.0.trim()
+        match &self.holder {
+            Holder::Indexed(hashed) => *hashed == hash(owner),
+            Holder::Text(text) => says(text, owner),
+        }
     }
 }

@@ -65,7 +65,7 @@ fn files_are_the_reference_s() {
         .collect();
     assert_eq!(
         names.into_iter().collect::<Vec<_>>(),
-        ["10.1.2.2", "last_reserved_ip.0", "lock"]
+        [".owners", "10.1.2.2", "last_reserved_ip.0", "lock"]
     );
 }
 
@@ -258,6 +258,80 @@ fn the_end_of_the_address_space_is_no_special_place() {
         );
     }
     add(&request(dir.path(), "more", last)).unwrap_err();
+}
+
+/// What a kill between the two names of a reservation leaves.
+#[test]
+fn a_torn_reservation_does_not_change_whose_address_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    add(&request(dir.path(), "a", small())).unwrap();
+    let net = dir.path().join("net");
+    std::fs::hard_link(net.join("10.1.2.2"), net.join(".reservation")).unwrap();
+    assert_eq!(
+        given(&add(&request(dir.path(), "b", small())).unwrap()),
+        ["10.1.2.3/29"]
+    );
+    assert_eq!(
+        std::fs::read_to_string(net.join("10.1.2.2")).unwrap(),
+        "a\r\neth0"
+    );
+}
+
+#[test]
+fn the_index_follows_whatever_others_do_to_the_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let net = dir.path().join("net");
+    let ask = |name: &str| add(&request(dir.path(), name, small())).map(|r| given(&r)[0].clone());
+    ask("a").unwrap();
+    ask("b").unwrap();
+    // Another plugin releases a's address and gives it to c, who then asks us.
+    std::fs::remove_file(net.join("10.1.2.2")).unwrap();
+    std::fs::write(net.join("10.1.2.2"), "c\r\neth0").unwrap();
+    assert!(
+        ask("c")
+            .unwrap_err()
+            .to_string()
+            .contains("10.1.2.2 has been allocated to c")
+    );
+    assert_eq!(ask("a").unwrap(), "10.1.2.4/29");
+    // And releases b's with its entry in the index, as the reference plugin does, or without.
+    std::fs::remove_file(net.join("10.1.2.3")).unwrap();
+    del(&request(dir.path(), "b", small())).unwrap();
+    for name in ["a", "c"] {
+        del(&request(dir.path(), name, small())).unwrap();
+    }
+    assert_eq!(
+        std::fs::read_dir(net.join(".owners")).unwrap().count(),
+        0,
+        "no stale entries"
+    );
+    let left: Vec<_> = std::fs::read_dir(&net)
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .filter(|n| n.to_string_lossy().starts_with("10."))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn a_directory_without_an_index_works_and_an_emptied_reservation_is_released() {
+    let dir = tempfile::tempdir().unwrap();
+    let net = dir.path().join("net");
+    add(&request(dir.path(), "a", small())).unwrap();
+    add(&request(dir.path(), "b", small())).unwrap();
+    std::fs::remove_dir_all(net.join(".owners")).unwrap();
+    assert!(
+        add(&request(dir.path(), "a", small()))
+            .unwrap_err()
+            .to_string()
+            .contains("10.1.2.2 has been allocated to a")
+    );
+    del(&request(dir.path(), "a", small())).unwrap();
+    assert!(!net.join("10.1.2.2").exists());
+    add(&request(dir.path(), "c", small())).unwrap();
+    std::fs::write(net.join("10.1.2.4"), "").unwrap();
+    del(&request(dir.path(), "c", small())).unwrap();
+    assert!(!net.join("10.1.2.4").exists());
 }
 
 proptest! {
