@@ -40,7 +40,7 @@ pub enum Error {
         stale: bool,
     },
     /// The node refused a request.
-    #[error("{call}: {}", .status.message())]
+    #[error("{}", answer(.call, .status.message()))]
     Refused {
         /// The request with its operands.
         call: String,
@@ -197,6 +197,14 @@ pub(crate) fn reason(error: &io::Error) -> String {
     }
 }
 
+/// The request with the answer to it; an answer that names the request itself stands alone.
+fn answer(call: &str, message: &str) -> String {
+    if message.starts_with(call) {
+        return message.to_owned();
+    }
+    format!("{call}: {message}")
+}
+
 fn indent(lines: &[String]) -> String {
     lines
         .iter()
@@ -226,6 +234,17 @@ mod tests {
         assert_eq!(
             error.report(),
             "davit: pull \"nosuch:1\": nosuch:1: no such image"
+        );
+    }
+
+    #[test]
+    fn an_answer_that_names_the_request_itself_is_not_given_its_name_twice() {
+        let error = Error::refused("pull \"x:1\"")(Status::not_found(
+            "pull \"x:1\": registry r: manifest unknown",
+        ));
+        assert_eq!(
+            error.to_string(),
+            "pull \"x:1\": registry r: manifest unknown"
         );
     }
 

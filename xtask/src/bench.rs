@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::dist::{self, Flavour};
 use crate::workspace::Workspace;
@@ -22,15 +22,10 @@ pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Result<()> {
         "--bin",
         "davit-bench",
     ]))?;
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let path = std::env::join_paths(
-        std::iter::once(tools::bin_dir()?).chain(std::env::split_paths(&path)),
-    )
-    .context("PATH")?;
     let mut bench = Command::new(workspace.target.join("release/davit-bench"));
     run::run(
         bench
-            .env("PATH", path)
+            .env("PATH", tools::path()?)
             .env("DAVIT_BIN_DIR", dist)
             .args(args),
     )

@@ -165,11 +165,7 @@ pub(crate) fn down(workspace: &Workspace, args: &[String]) -> Result<()> {
 
 fn davit(dist: &Path, verb: &str, args: &[String]) -> Result<()> {
     let mut command = Command::new(dist.join("davit"));
-    let tools = tools::bin_dir()?;
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let path = std::env::join_paths(std::iter::once(tools).chain(std::env::split_paths(&path)))
-        .context("PATH")?;
-    run::run(command.env("PATH", path).arg(verb).args(args))
+    run::run(command.env("PATH", tools::path()?).arg(verb).args(args))
 }
 
 pub(crate) fn needs_root(verb: &str) -> Result<()> {

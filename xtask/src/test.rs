@@ -5,7 +5,7 @@
 
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use crate::dist::{self, Flavour};
 use crate::leaks::Host;
@@ -126,12 +126,10 @@ fn test_command(workspace: &Workspace, phase: &Phase, options: &Options) -> Resu
     command
         .args(&phase.targets)
         .args(dist::test_features(workspace));
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let path = std::env::join_paths(
-        std::iter::once(tools::bin_dir()?).chain(std::env::split_paths(&path)),
-    )
-    .context("PATH")?;
-    command.env("PATH", path).args(&options.filter).arg("--");
+    command
+        .env("PATH", tools::path()?)
+        .args(&options.filter)
+        .arg("--");
     if phase.serial {
         command.arg("--test-threads=1");
     }

@@ -5,6 +5,7 @@
 
 mod debian;
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -115,6 +116,13 @@ pub(crate) fn bin_dir() -> Result<PathBuf> {
     let dir = tools_dir()?.join("bin");
     fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
     Ok(dir)
+}
+
+/// PATH with our tools in front.
+pub(crate) fn path() -> Result<OsString> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let dirs = std::iter::once(bin_dir()?).chain(std::env::split_paths(&path));
+    std::env::join_paths(dirs).context("put the tools in front of PATH")
 }
 
 fn tools_dir() -> Result<PathBuf> {
