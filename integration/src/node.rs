@@ -122,6 +122,10 @@ impl Node {
         .into_iter()
         .flat_map(|(flag, value)| [flag.to_owned(), value.to_string_lossy().into_owned()])
         .collect();
+        // `DAVIT_TEST_OCI_RUNTIME=/usr/bin/runc` runs every suite with a genuine runtime: is it us or our runtime?
+        if let Ok(runtime) = std::env::var("DAVIT_TEST_OCI_RUNTIME") {
+            args.extend(["--oci-runtime".to_owned(), runtime]);
+        }
         args.extend(self.options.flags.iter().cloned());
         args
     }
@@ -233,15 +237,7 @@ impl Node {
         let layout = layout.to_string_lossy().into_owned();
         let socket = self.socket().to_string_lossy().into_owned();
         let mut command = Command::new(bin::ours("davit"));
-        command.args([
-            "--socket",
-            &socket,
-            "image",
-            "import",
-            &layout,
-            "--reference",
-            reference,
-        ]);
+        command.args(["--socket", &socket, "image", "import", &layout, reference]);
         let _imported: String = outcome(&mut command).ok();
     }
 
@@ -281,7 +277,7 @@ impl Node {
     /// The first three bytes of this node's /24, for example `10.77.3`.
     #[must_use]
     pub fn subnet_prefix(&self) -> String {
-        format!("10.{}.{}", 64 + (self.number >> 8) % 32, self.number & 0xff)
+        format!("10.{}.{}", 96 + (self.number >> 8) % 32, self.number & 0xff)
     }
 
     /// The cgroup below which this node's pods are.

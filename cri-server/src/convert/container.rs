@@ -69,7 +69,8 @@ pub(crate) fn row(from: ContainerStatus) -> v1::Container {
         pod_sandbox_id: from.pod_id,
         metadata: Some(metadata_into(from.metadata)),
         image: Some(image_into(from.image)),
-        image_ref: from.image_ref,
+        // As containerd does it: the image's id in a list, a digest of its repository in a status.
+        image_ref: from.image_id.clone(),
         state: state_into(from.state),
         created_at: from.created_at,
         labels: from.labels,

@@ -55,11 +55,9 @@ pub(crate) fn namespaces(input: &Input<'_>) -> Result<Vec<LinuxNamespace>> {
                 input.pod_dir.join("ns/pid"),
             )),
             NamespaceMode::Node => {}
+            // POD is also what a request that names no mode carries (proto3 has no "unset"), so the pod decides.
             NamespaceMode::Container | NamespaceMode::Target => {
-                return Err(Error::invalid(
-                    format!("{FIELD}.pid"),
-                    "POD, but the pod was made with pid mode CONTAINER and has no process namespace to share",
-                ));
+                list.push(fresh(LinuxNamespaceType::Pid));
             }
         },
     }

@@ -47,7 +47,7 @@ fn subjects() -> Vec<Subject> {
 // === time ===
 
 fn on_host(cgroups: Cgroups, floor: &Path, options: &Options) -> Result<Value> {
-    let scratch = tempfile::tempdir()?;
+    let scratch = scratch()?;
     let limited = Bundle::new(&["/bin/true"]);
     let unlimited = Bundle::changed(&["/bin/true"], |config| {
         config["linux"]["resources"]["devices"] = json!([{"allow": true, "access": "rwm"}]);
@@ -94,6 +94,19 @@ fn on_host(cgroups: Cgroups, floor: &Path, options: &Options) -> Result<Value> {
         println!("left out: {reason}");
     }
     Ok(json!({"host": cgroups.name(), "settings": settings, "left_out": left_out}))
+}
+
+/// A place for the runtimes' state: in memory, as /run is on every distribution, so that no disk is measured.
+fn scratch() -> Result<tempfile::TempDir> {
+    let in_memory = Path::new("/dev/shm");
+    let parent = if in_memory.is_dir() {
+        in_memory.to_owned()
+    } else {
+        std::env::temp_dir()
+    };
+    Ok(tempfile::Builder::new()
+        .prefix("davit-bench-")
+        .tempdir_in(parent)?)
 }
 
 /// Whether crun refuses this kind of host.
@@ -175,7 +188,7 @@ fn peak_memory(options: &Options) -> Result<Value> {
 }
 
 fn peak_of(subject: &Subject) -> Result<u64> {
-    let scratch = tempfile::tempdir()?;
+    let scratch = scratch()?;
     let bundle = Bundle::new(&["/bin/sh", "-c", "echo started; read end"]);
     let contender = contender(subject, &bundle, scratch.path(), "");
     let mut child = (contender.command)()
