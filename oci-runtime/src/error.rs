@@ -15,7 +15,10 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// An error without a hint.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None }
+        Self {
+            message: message.into(),
+            hint: None,
+        }
     }
 
     /// The same with a hint.
@@ -49,7 +52,10 @@ impl From<sys::Error> for Error {
 
 impl From<sys::cgroup::Error> for Error {
     fn from(error: sys::cgroup::Error) -> Self {
-        Self { message: error.to_string(), hint: error.hint().map(ToString::to_string) }
+        Self {
+            message: error.to_string(),
+            hint: error.hint().map(ToString::to_string),
+        }
     }
 }
 

@@ -20,7 +20,8 @@ const MAX_STDERR: usize = 4096;
 /// Which hook failed and how, with the last of its stderr.
 pub fn run(name: &str, hooks: &[Hook], state: &[u8]) -> Result<()> {
     for (index, hook) in hooks.iter().enumerate() {
-        run_one(hook, state).map_err(|error| error.within(format!("hooks.{name}[{index}] {:?}", hook.path)))?;
+        run_one(hook, state)
+            .map_err(|error| error.within(format!("hooks.{name}[{index}] {:?}", hook.path)))?;
     }
     Ok(())
 }
@@ -28,7 +29,9 @@ pub fn run(name: &str, hooks: &[Hook], state: &[u8]) -> Result<()> {
 /// Runs the hooks `name` in order, each whatever happens to the others. Returns what went wrong.
 pub fn run_all(name: &str, hooks: &[Hook], state: &[u8]) -> Vec<Error> {
     let one = |(index, hook): (usize, &Hook)| {
-        run_one(hook, state).err().map(|error| error.within(format!("hooks.{name}[{index}] {:?}", hook.path)))
+        run_one(hook, state)
+            .err()
+            .map(|error| error.within(format!("hooks.{name}[{index}] {:?}", hook.path)))
     };
     hooks.iter().enumerate().filter_map(one).collect()
 }
@@ -38,15 +41,24 @@ fn run_one(hook: &Hook, state: &[u8]) -> Result<()> {
     if let Some((first, rest)) = hook.args.split_first() {
         command.arg0(first).args(rest);
     }
-    command.env_clear().envs(hook.env.iter().filter_map(|entry| entry.split_once('=')));
+    command
+        .env_clear()
+        .envs(hook.env.iter().filter_map(|entry| entry.split_once('=')));
     // A file, not a pipe: a hook that does not read it can neither block us nor break the pipe.
     let stdin = sys::fd::sealed_memfd(c"state", state)?;
     nix::unistd::lseek(&stdin, 0, nix::unistd::Whence::SeekSet)
         .map_err(|errno| sys::Error::new(errno, "lseek(state, 0, SEEK_SET)"))?;
-    command.stdin(Stdio::from(stdin)).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|error| Error::from(sys::Error::from_io(&error, "execve")))?;
+    command
+        .stdin(Stdio::from(stdin))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let mut child = command
+        .spawn()
+        .map_err(|error| Error::from(sys::Error::from_io(&error, "execve")))?;
     let stderr = wait(&mut child, hook.timeout)?;
-    let status = child.wait().map_err(|error| Error::from(sys::Error::from_io(&error, "waitpid")))?;
+    let status = child
+        .wait()
+        .map_err(|error| Error::from(sys::Error::from_io(&error, "waitpid")))?;
     if status.success() {
         return Ok(());
     }
@@ -55,7 +67,11 @@ fn run_one(hook: &Hook, state: &[u8]) -> Result<()> {
         |signal| format!("signal {signal}"),
     );
     let stderr = stderr.trim();
-    Err(Error::new(if stderr.is_empty() { how } else { format!("{how}, stderr: {stderr}") }))
+    Err(Error::new(if stderr.is_empty() {
+        how
+    } else {
+        format!("{how}, stderr: {stderr}")
+    }))
 }
 
 /// Waits for the end of the hook, reading its stderr; kills it at the deadline.
@@ -72,9 +88,14 @@ fn wait(child: &mut Child, timeout: Option<i64>) -> Result<String> {
             // It may have ended by itself meanwhile; either way it is reaped here.
             drop(child.kill());
             drop(child.wait());
-            return Err(Error::new(format!("no end after {} s, killed", timeout.unwrap_or_default())));
+            return Err(Error::new(format!(
+                "no end after {} s, killed",
+                timeout.unwrap_or_default()
+            )));
         }
-        let timeout_ms = left.map_or(-1, |left| i32::try_from(left.as_millis()).unwrap_or(i32::MAX).max(1));
+        let timeout_ms = left.map_or(-1, |left| {
+            i32::try_from(left.as_millis()).unwrap_or(i32::MAX).max(1)
+        });
         let mut fds = vec![pidfd.as_fd()];
         fds.extend(stderr.as_ref().map(AsFd::as_fd));
         let ready = sys::fd::wait_readable(&fds, timeout_ms)?;
@@ -101,7 +122,12 @@ mod tests {
 
     fn hook(script: &str, timeout: Option<i64>) -> Hook {
         let args = ["sh", "-c", script].map(str::to_owned).to_vec();
-        Hook { path: "/bin/sh".to_owned(), args, env: vec!["ONLY=this".to_owned()], timeout }
+        Hook {
+            path: "/bin/sh".to_owned(),
+            args,
+            env: vec!["ONLY=this".to_owned()],
+            timeout,
+        }
     }
 
     #[test]
@@ -112,25 +138,47 @@ mod tests {
 
     #[test]
     fn a_failing_hook_is_named_with_its_stderr() {
-        let error = run("createRuntime", &[hook("true", None), hook("echo broken >&2; exit 3", None)], b"").unwrap_err();
-        assert_eq!(error.message, r#"hooks.createRuntime[1] "/bin/sh": exit status 3, stderr: broken"#);
+        let error = run(
+            "createRuntime",
+            &[hook("true", None), hook("echo broken >&2; exit 3", None)],
+            b"",
+        )
+        .unwrap_err();
+        assert_eq!(
+            error.message,
+            r#"hooks.createRuntime[1] "/bin/sh": exit status 3, stderr: broken"#
+        );
     }
 
     #[test]
     fn a_hook_that_does_not_end_is_killed_at_its_deadline() {
         let error = run("prestart", &[hook("exec sleep 1000", Some(1))], b"").unwrap_err();
-        assert!(error.message.contains("no end after 1 s, killed"), "{error}");
+        assert!(
+            error.message.contains("no end after 1 s, killed"),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_hook_that_closes_stdin_is_no_failure() {
-        run("prestart", &[hook("exec <&-; exit 0", None)], &[b'x'; 1_000_000]).unwrap();
+        run(
+            "prestart",
+            &[hook("exec <&-; exit 0", None)],
+            &[b'x'; 1_000_000],
+        )
+        .unwrap();
     }
 
     #[test]
     fn a_missing_hook_is_an_error_with_its_errno() {
-        let missing = Hook { path: "/no/such/hook".to_owned(), ..Hook::default() };
+        let missing = Hook {
+            path: "/no/such/hook".to_owned(),
+            ..Hook::default()
+        };
         let error = run("poststop", &[missing], b"").unwrap_err();
-        assert!(error.message.contains("no such file or directory (ENOENT)"), "{error}");
+        assert!(
+            error.message.contains("no such file or directory (ENOENT)"),
+            "{error}"
+        );
     }
 }

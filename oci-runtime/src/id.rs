@@ -11,7 +11,9 @@ pub enum InvalidId {
     #[error("container id cannot be empty")]
     Empty,
     /// A character that runc refuses too.
-    #[error("invalid container ID format: {0:?} (letters, digits, \"_\", \"+\", \"-\" and \".\" are allowed, but not \".\" or \"..\" alone)")]
+    #[error(
+        "invalid container ID format: {0:?} (letters, digits, \"_\", \"+\", \"-\" and \".\" are allowed, but not \".\" or \"..\" alone)"
+    )]
     Format(String),
     /// Longer than a file name.
     #[error("invalid container ID format: {0} characters are more than the 255 of a file name")]
@@ -62,11 +64,19 @@ mod tests {
 
     #[test]
     fn ids_that_could_leave_the_directory_are_refused() {
-        for bad in [".", "..", "a/b", "../x", "a b", "a\0", "ä", "a\n", "a:b", "%"] {
-            assert!(matches!(ContainerId::new(bad), Err(InvalidId::Format(_))), "{bad:?}");
+        for bad in [
+            ".", "..", "a/b", "../x", "a b", "a\0", "ä", "a\n", "a:b", "%",
+        ] {
+            assert!(
+                matches!(ContainerId::new(bad), Err(InvalidId::Format(_))),
+                "{bad:?}"
+            );
         }
         assert_eq!(ContainerId::new(""), Err(InvalidId::Empty));
-        assert_eq!(ContainerId::new(&"x".repeat(256)), Err(InvalidId::Length(256)));
+        assert_eq!(
+            ContainerId::new(&"x".repeat(256)),
+            Err(InvalidId::Length(256))
+        );
     }
 
     proptest::proptest! {

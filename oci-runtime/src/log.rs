@@ -39,7 +39,8 @@ impl Log {
     /// # Errors
     /// It cannot be written.
     pub fn open(&mut self, path: &Path) -> Result<()> {
-        let path = std::path::absolute(path).map_err(|error| Error::new(format!("--log: {error}")))?;
+        let path =
+            std::path::absolute(path).map_err(|error| Error::new(format!("--log: {error}")))?;
         append(&path, "").map_err(|error| Error::from(error).within("--log"))?;
         self.path = Some(path);
         Ok(())
@@ -65,7 +66,10 @@ impl Log {
         {
             say(&format!("davit-oci: --log: {failed}\n"));
         }
-        let hint = error.hint.as_ref().map_or_else(String::new, |hint| format!("hint: {hint}\n"));
+        let hint = error
+            .hint
+            .as_ref()
+            .map_or_else(String::new, |hint| format!("hint: {hint}\n"));
         say(&format!("davit-oci: {}\n{hint}", error.message));
     }
 
@@ -87,7 +91,11 @@ impl Log {
         match self.format {
             Format::Text => format!("time={time:?} level={level} msg={message:?}\n"),
             Format::Json => {
-                let entry = Entry { level, msg: message, time: &time };
+                let entry = Entry {
+                    level,
+                    msg: message,
+                    time: &time,
+                };
                 // Three strings cannot fail to serialize.
                 serde_json::to_string(&entry).unwrap_or_default() + "\n"
             }
@@ -102,7 +110,10 @@ fn say(text: &str) {
 
 fn append(path: &Path, text: &str) -> sys::Result<()> {
     let write = || {
-        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
+        let mut file = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)?;
         file.write_all(text.as_bytes())
     };
     write().map_err(|error| sys::Error::from_io(&error, format!("write({path:?})")))
@@ -124,11 +135,20 @@ mod tests {
         let text = std::fs::read_to_string(&path).unwrap();
         let entry: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(entry["level"], "error");
-        assert_eq!(entry["msg"], "create \"x\": broken\nin two lines (hint: look)");
+        assert_eq!(
+            entry["msg"],
+            "create \"x\": broken\nin two lines (hint: look)"
+        );
     }
 
     #[test]
     fn an_unknown_format_is_refused() {
-        assert!(Log::default().set_format("xml").unwrap_err().message.contains("invalid log-format"));
+        assert!(
+            Log::default()
+                .set_format("xml")
+                .unwrap_err()
+                .message
+                .contains("invalid log-format")
+        );
     }
 }

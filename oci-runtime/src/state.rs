@@ -129,12 +129,18 @@ impl Store {
         let make = |dir: &Path, mode| std::fs::DirBuilder::new().mode(mode).create(dir);
         let made = match make(&dir, 0o711) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                std::fs::DirBuilder::new().mode(0o700).recursive(true).create(&self.root).and_then(|()| make(&dir, 0o711))
+                std::fs::DirBuilder::new()
+                    .mode(0o700)
+                    .recursive(true)
+                    .create(&self.root)
+                    .and_then(|()| make(&dir, 0o711))
             }
             other => other,
         };
         made.map_err(|error| match error.kind() {
-            std::io::ErrorKind::AlreadyExists => Error::new("container with given ID already exists"),
+            std::io::ErrorKind::AlreadyExists => {
+                Error::new("container with given ID already exists")
+            }
             _ => sys::Error::from_io(&error, format!("mkdir({dir:?}, 0711)")).into(),
         })
     }
@@ -155,7 +161,8 @@ impl Store {
     /// # Errors
     /// The directory is not writable, or full.
     pub fn save(&self, id: &ContainerId, state: &State) -> Result<()> {
-        let text = serde_json::to_vec(state).map_err(|error| Error::new(format!("state.json: {error}")))?;
+        let text = serde_json::to_vec(state)
+            .map_err(|error| Error::new(format!("state.json: {error}")))?;
         write_atomically(&self.dir(id).join("state.json"), &text)
     }
 
@@ -168,7 +175,10 @@ impl Store {
         let text = match std::fs::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(Error::new(format!("container {:?} does not exist", id.as_str())));
+                return Err(Error::new(format!(
+                    "container {:?} does not exist",
+                    id.as_str()
+                )));
             }
             Err(error) => return Err(sys::Error::from_io(&error, format!("read({path:?})")).into()),
         };
@@ -178,8 +188,12 @@ impl Store {
         if state.version == VERSION {
             return Ok(state);
         }
-        Err(Error::new(format!("{}: format {} is not {VERSION}", path.display(), state.version))
-            .hint("this container was made by another version of davit-oci; use that one to delete it"))
+        Err(Error::new(format!(
+            "{}: format {} is not {VERSION}",
+            path.display(),
+            state.version
+        ))
+        .hint("this container was made by another version of davit-oci; use that one to delete it"))
     }
 
     /// The ids of all containers, sorted; those of broken directories too.
@@ -197,7 +211,10 @@ impl Store {
         for entry in entries {
             let entry = entry.map_err(|error| sys::Error::from_io(&error, read()))?;
             if entry.path().is_dir()
-                && let Some(id) = entry.file_name().to_str().and_then(|name| ContainerId::new(name).ok())
+                && let Some(id) = entry
+                    .file_name()
+                    .to_str()
+                    .and_then(|name| ContainerId::new(name).ok())
             {
                 ids.push(id);
             }
@@ -234,14 +251,22 @@ impl Store {
         if state.is_frozen()? {
             return Ok(Status::Paused);
         }
-        Ok(if self.fifo(id).exists() { Status::Created } else { Status::Running })
+        Ok(if self.fifo(id).exists() {
+            Status::Created
+        } else {
+            Status::Running
+        })
     }
 }
 
 impl State {
     /// The state of a container that is about to be made from `plan`.
     pub fn creating(id: &ContainerId, plan: &crate::plan::Plan, cgroup: &Cgroup) -> Self {
-        let namespaces = plan.namespaces.join.iter().fold(plan.namespaces.new, |flags, (kind, _)| flags | kind.flag());
+        let namespaces = plan
+            .namespaces
+            .join
+            .iter()
+            .fold(plan.namespaces.new, |flags, (kind, _)| flags | kind.flag());
         Self {
             version: VERSION,
             oci_version: plan.oci_version.clone(),
@@ -289,7 +314,11 @@ impl State {
         }
         let pidfd = sys::process::pidfd_open(self.init()).map_err(|_| gone())?;
         // Only now: from here on the descriptor and the id mean the same process.
-        if self.is_alive() { Ok(pidfd) } else { Err(gone()) }
+        if self.is_alive() {
+            Ok(pidfd)
+        } else {
+            Err(gone())
+        }
     }
 
     /// The container's cgroup.
@@ -316,7 +345,11 @@ impl State {
 
     /// The state as hooks and `state` report it, <https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#state>.
     pub fn report(&self, status: Status) -> Report<'_> {
-        let pid = if status == Status::Stopped { 0 } else { self.pid };
+        let pid = if status == Status::Stopped {
+            0
+        } else {
+            self.pid
+        };
         Report {
             oci_version: &self.oci_version,
             id: &self.id,
@@ -337,7 +370,11 @@ impl State {
             oci_version: &self.oci_version,
             id: &self.id,
             status: status.as_str(),
-            pid: if status == Status::Stopped { 0 } else { self.pid },
+            pid: if status == Status::Stopped {
+                0
+            } else {
+                self.pid
+            },
             bundle: &self.bundle,
             annotations: &self.annotations,
         })
@@ -390,8 +427,9 @@ pub fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
     let write = std::fs::write(&temporary, content)
         .map_err(|error| sys::Error::from_io(&error, format!("write({temporary:?})")))
         .and_then(|()| {
-            std::fs::rename(&temporary, path)
-                .map_err(|error| sys::Error::from_io(&error, format!("rename({temporary:?}, {path:?})")))
+            std::fs::rename(&temporary, path).map_err(|error| {
+                sys::Error::from_io(&error, format!("rename({temporary:?}, {path:?})"))
+            })
         });
     if write.is_err() {
         // Already failing: the error that matters is the first one.

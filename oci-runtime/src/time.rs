@@ -3,13 +3,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Now, as `2006-01-02T15:04:05.999999999Z`.
 pub fn now() -> String {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     format(since, true)
 }
 
 /// Now without fractions, as logs have it.
 pub fn now_seconds() -> String {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     format(since, false)
 }
 
@@ -32,11 +36,16 @@ fn civil(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let era = days / 146_097;
     let day_of_era = days % 146_097;
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let month = if shifted < 10 {
+        shifted + 3
+    } else {
+        shifted - 9
+    };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
     (year, month, day)
 }
@@ -51,6 +60,9 @@ mod tests {
         assert_eq!(at(0, 0), "1970-01-01T00:00:00Z");
         assert_eq!(at(951_826_154, 120_000_000), "2000-02-29T12:09:14.12Z");
         assert_eq!(at(4_107_542_399, 1), "2100-02-28T23:59:59.000000001Z");
-        assert_eq!(format(Duration::new(1_700_000_000, 5), false), "2023-11-14T22:13:20Z");
+        assert_eq!(
+            format(Duration::new(1_700_000_000, 5), false),
+            "2023-11-14T22:13:20Z"
+        );
     }
 }

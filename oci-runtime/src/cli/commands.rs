@@ -20,24 +20,60 @@ pub struct Command {
 
 /// Flags before the command.
 pub const GLOBAL: &[Flag] = &[
-    Flag::value("root", "DIR", "where the state of containers is kept (default: /run/davit-oci, or $XDG_RUNTIME_DIR/davit-oci without privileges)"),
-    Flag::value("log", "FILE", "also write the error of a failed command to FILE"),
-    Flag::value("log-format", "FORMAT", "the format of that file: text (default) or json"),
+    Flag::value(
+        "root",
+        "DIR",
+        "where the state of containers is kept (default: /run/davit-oci, or $XDG_RUNTIME_DIR/davit-oci without privileges)",
+    ),
+    Flag::value(
+        "log",
+        "FILE",
+        "also write the error of a failed command to FILE",
+    ),
+    Flag::value(
+        "log-format",
+        "FORMAT",
+        "the format of that file: text (default) or json",
+    ),
     Flag::switch("debug", "also write warnings to the log"),
-    Flag::value("rootless", "WHEN", "ignore what only a privileged user may do: true, false or auto (default)"),
+    Flag::value(
+        "rootless",
+        "WHEN",
+        "ignore what only a privileged user may do: true, false or auto (default)",
+    ),
     Flag::switch("systemd-cgroup", "not supported: cgroups are made directly"),
     Flag::value("cgroup-manager", "NAME", "only cgroupfs"),
     Flag::value("criu", "PATH", "ignored, for compatibility"),
     Flag::switch("help", "show this help").short('h'),
-    Flag::switch("version", "show the versions of the program and of the spec").short('v'),
+    Flag::switch(
+        "version",
+        "show the versions of the program and of the spec",
+    )
+    .short('v'),
 ];
 
-const BUNDLE: Flag = Flag::value("bundle", "DIR", "the directory with config.json (default: the current one)").short('b');
-const CONSOLE: Flag = Flag::value("console-socket", "SOCKET", "a unix socket that gets the master of the terminal");
+const BUNDLE: Flag = Flag::value(
+    "bundle",
+    "DIR",
+    "the directory with config.json (default: the current one)",
+)
+.short('b');
+const CONSOLE: Flag = Flag::value(
+    "console-socket",
+    "SOCKET",
+    "a unix socket that gets the master of the terminal",
+);
 const PIDFD: Flag = Flag::value("pidfd-socket", "SOCKET", "not supported yet");
 const PID_FILE: Flag = Flag::value("pid-file", "FILE", "write the id of the process to FILE");
-const PRESERVE: Flag = Flag::value("preserve-fds", "N", "pass N more descriptors, from 3 on, after those of $LISTEN_FDS");
-const NO_PIVOT: Flag = Flag::switch("no-pivot", "use chroot instead of pivot_root: for a host whose root is a ramdisk");
+const PRESERVE: Flag = Flag::value(
+    "preserve-fds",
+    "N",
+    "pass N more descriptors, from 3 on, after those of $LISTEN_FDS",
+);
+const NO_PIVOT: Flag = Flag::switch(
+    "no-pivot",
+    "use chroot instead of pivot_root: for a host whose root is a ramdisk",
+);
 const NO_KEYRING: Flag = Flag::switch("no-new-keyring", "keep the session keyring of the caller");
 const HELP: Flag = Flag::switch("help", "show this help").short('h');
 

@@ -17,12 +17,22 @@ pub struct Flag {
 impl Flag {
     /// A switch.
     pub const fn switch(long: &'static str, help: &'static str) -> Self {
-        Self { long, short: None, value: None, help }
+        Self {
+            long,
+            short: None,
+            value: None,
+            help,
+        }
     }
 
     /// A flag with a value.
     pub const fn value(long: &'static str, value: &'static str, help: &'static str) -> Self {
-        Self { long, short: None, value: Some(value), help }
+        Self {
+            long,
+            short: None,
+            value: Some(value),
+            help,
+        }
     }
 
     /// The same with a short name.
@@ -52,7 +62,9 @@ impl Parsed {
         while let Some(argument) = rest.next() {
             let Some(text) = flag_text(argument) else {
                 // "--" ends the flags and is no operand itself.
-                parsed.operands.extend((argument != "--").then(|| argument.clone()));
+                parsed
+                    .operands
+                    .extend((argument != "--").then(|| argument.clone()));
                 parsed.operands.extend(rest.cloned());
                 return Ok(parsed);
             };
@@ -60,16 +72,29 @@ impl Parsed {
                 Some((name, value)) => (name, Some(value.to_owned())),
                 None => (text, None),
             };
-            let is = |flag: &&Flag| flag.long == name || flag.short.is_some_and(|short| name.chars().eq([short]));
-            let flag = flags.iter().find(is).ok_or_else(|| format!("flag provided but not defined: -{name}"))?;
+            let is = |flag: &&Flag| {
+                flag.long == name || flag.short.is_some_and(|short| name.chars().eq([short]))
+            };
+            let flag = flags
+                .iter()
+                .find(is)
+                .ok_or_else(|| format!("flag provided but not defined: -{name}"))?;
             let value = match (flag.value, inline) {
                 (Some(_), Some(value)) => value,
-                (Some(_), None) => rest.next().cloned().ok_or_else(|| format!("flag needs an argument: --{}", flag.long))?,
+                (Some(_), None) => rest
+                    .next()
+                    .cloned()
+                    .ok_or_else(|| format!("flag needs an argument: --{}", flag.long))?,
                 (None, None) => "true".to_owned(),
                 (None, Some(value)) => match value.as_str() {
                     "true" | "1" | "t" | "T" | "TRUE" | "True" => "true".to_owned(),
                     "false" | "0" | "f" | "F" | "FALSE" | "False" => "false".to_owned(),
-                    _ => return Err(format!("invalid boolean value {value:?} for --{}", flag.long)),
+                    _ => {
+                        return Err(format!(
+                            "invalid boolean value {value:?} for --{}",
+                            flag.long
+                        ));
+                    }
                 },
             };
             parsed.values.push((flag.long, value));
@@ -79,12 +104,19 @@ impl Parsed {
 
     /// The last value of a flag.
     pub fn get(&self, long: &str) -> Option<&str> {
-        self.values.iter().rev().find(|(name, _)| *name == long).map(|(_, value)| value.as_str())
+        self.values
+            .iter()
+            .rev()
+            .find(|(name, _)| *name == long)
+            .map(|(_, value)| value.as_str())
     }
 
     /// All values of a flag, in order.
     pub fn all<'a>(&'a self, long: &'a str) -> impl Iterator<Item = &'a str> {
-        self.values.iter().filter(move |(name, _)| *name == long).map(|(_, value)| value.as_str())
+        self.values
+            .iter()
+            .filter(move |(name, _)| *name == long)
+            .map(|(_, value)| value.as_str())
     }
 
     /// Whether a switch is on.
@@ -97,14 +129,19 @@ impl Parsed {
     /// # Errors
     /// It is none.
     pub fn number<T: std::str::FromStr>(&self, long: &str) -> Result<Option<T>, String> {
-        let parse = |text: &str| text.parse().map_err(|_| format!("invalid value {text:?} for --{long}: not a number in range"));
+        let parse = |text: &str| {
+            text.parse()
+                .map_err(|_| format!("invalid value {text:?} for --{long}: not a number in range"))
+        };
         self.get(long).map(parse).transpose()
     }
 }
 
 /// The text of a flag without its dashes; none for an operand. A single `-` is an operand (stdin).
 fn flag_text(argument: &str) -> Option<&str> {
-    let text = argument.strip_prefix("--").or_else(|| argument.strip_prefix('-'))?;
+    let text = argument
+        .strip_prefix("--")
+        .or_else(|| argument.strip_prefix('-'))?;
     (!text.is_empty()).then_some(text)
 }
 
@@ -152,13 +189,26 @@ mod tests {
     #[test]
     fn a_switch_takes_only_true_or_false() {
         assert!(!parse(&["--no-pivot=false"]).unwrap().is_on("no-pivot"));
-        assert!(parse(&["--no-pivot=maybe"]).unwrap_err().contains("invalid boolean"));
+        assert!(
+            parse(&["--no-pivot=maybe"])
+                .unwrap_err()
+                .contains("invalid boolean")
+        );
     }
 
     #[test]
     fn unknown_flags_and_missing_values_are_named() {
-        assert_eq!(parse(&["--nope"]).unwrap_err(), "flag provided but not defined: -nope");
-        assert_eq!(parse(&["-b"]).unwrap_err(), "flag needs an argument: --bundle");
-        assert_eq!(parse(&["-be"]).unwrap_err(), "flag provided but not defined: -be");
+        assert_eq!(
+            parse(&["--nope"]).unwrap_err(),
+            "flag provided but not defined: -nope"
+        );
+        assert_eq!(
+            parse(&["-b"]).unwrap_err(),
+            "flag needs an argument: --bundle"
+        );
+        assert_eq!(
+            parse(&["-be"]).unwrap_err(),
+            "flag provided but not defined: -be"
+        );
     }
 }

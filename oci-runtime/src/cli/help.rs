@@ -44,8 +44,12 @@ pub fn command(command: &Command) -> String {
 
 fn flags(flags: &[Flag]) -> String {
     let left = |flag: &Flag| {
-        let short = flag.short.map_or_else(|| "    ".to_owned(), |short| format!("-{short}, "));
-        let value = flag.value.map_or_else(String::new, |value| format!(" {value}"));
+        let short = flag
+            .short
+            .map_or_else(|| "    ".to_owned(), |short| format!("-{short}, "));
+        let value = flag
+            .value
+            .map_or_else(String::new, |value| format!(" {value}"));
         format!("  {short}--{}{value}", flag.long)
     };
     let width = flags.iter().map(|flag| left(flag).len()).max().unwrap_or(0) + 2;
@@ -68,7 +72,12 @@ mod tests {
             assert!(text.contains(&format!("  {}", one.name)), "{}", one.name);
             let own = command(one);
             for flag in one.flags {
-                assert!(own.contains(&format!("--{}", flag.long)), "{} --{}", one.name, flag.long);
+                assert!(
+                    own.contains(&format!("--{}", flag.long)),
+                    "{} --{}",
+                    one.name,
+                    flag.long
+                );
                 assert!(!flag.help.is_empty());
             }
         }

@@ -46,24 +46,36 @@ pub fn run(args: &[String]) -> u8 {
 }
 
 fn dispatch(args: &[String], log: &mut Log) -> std::result::Result<u8, (Error, u8)> {
-    let usage = |error: String| (Error::new(error).hint("\"davit-oci --help\" shows the command line"), 1);
+    let usage = |error: String| {
+        (
+            Error::new(error).hint("\"davit-oci --help\" shows the command line"),
+            1,
+        )
+    };
     let global = Parsed::new(GLOBAL, args).map_err(usage)?;
     // First of all, so that even a wrong flag is an entry in the log.
     if let Some(path) = global.get("log") {
         log.open(Path::new(path)).map_err(|error| (error, 1))?;
     }
-    log.set_format(global.get("log-format").unwrap_or("text")).map_err(|error| (error, 1))?;
+    log.set_format(global.get("log-format").unwrap_or("text"))
+        .map_err(|error| (error, 1))?;
     log.debug = global.is_on("debug");
     if global.is_on("version") {
         print(&verbs::version()).map_err(|error| (error, 1))?;
         return Ok(0);
     }
-    let Some((name, rest)) = global.operands.split_first().filter(|_| !global.is_on("help")) else {
+    let Some((name, rest)) = global
+        .operands
+        .split_first()
+        .filter(|_| !global.is_on("help"))
+    else {
         print(&help::program()).map_err(|error| (error, 1))?;
         return Ok(0);
     };
     if name == "help" {
-        let named = rest.first().and_then(|name| COMMANDS.iter().find(|one| one.name == name));
+        let named = rest
+            .first()
+            .and_then(|name| COMMANDS.iter().find(|one| one.name == name));
         print(&named.map_or_else(help::program, help::command)).map_err(|error| (error, 1))?;
         return Ok(0);
     }
@@ -93,8 +105,15 @@ fn check_count(command: &Command, parsed: &Parsed) -> Result<()> {
     if (least..=most).contains(&count) {
         return Ok(());
     }
-    let wants = if command.operands.is_empty() { "no operands" } else { command.operands };
-    Err(Error::new(format!("{}: wants {wants}, got {count} operands", command.name)))
+    let wants = if command.operands.is_empty() {
+        "no operands"
+    } else {
+        command.operands
+    };
+    Err(Error::new(format!(
+        "{}: wants {wants}, got {count} operands",
+        command.name
+    )))
 }
 
 fn settings(global: &Parsed, log: &Log) -> Result<Global> {
@@ -102,25 +121,41 @@ fn settings(global: &Parsed, log: &Log) -> Result<Global> {
         return Err(Error::new("--systemd-cgroup is not supported yet")
             .hint("leave it out: the cgroup of the container is then made directly"));
     }
-    if let Some(manager) = global.get("cgroup-manager").filter(|manager| *manager != "cgroupfs") {
-        return Err(Error::new(format!("--cgroup-manager {manager:?} is not supported, only cgroupfs")));
+    if let Some(manager) = global
+        .get("cgroup-manager")
+        .filter(|manager| *manager != "cgroupfs")
+    {
+        return Err(Error::new(format!(
+            "--cgroup-manager {manager:?} is not supported, only cgroupfs"
+        )));
     }
     let unprivileged = !nix::unistd::geteuid().is_root();
     let rootless = match global.get("rootless").unwrap_or("auto") {
         "auto" => unprivileged,
         "true" => true,
         "false" => false,
-        other => return Err(Error::new(format!("--rootless: {other:?} is neither true, false nor auto"))),
+        other => {
+            return Err(Error::new(format!(
+                "--rootless: {other:?} is neither true, false nor auto"
+            )));
+        }
     };
     let explicit_root = global.get("root").is_some();
     let root = match global.get("root") {
-        Some(root) => std::path::absolute(root).map_err(|error| Error::new(format!("--root: {error}")))?,
+        Some(root) => {
+            std::path::absolute(root).map_err(|error| Error::new(format!("--root: {error}")))?
+        }
         None => default_root(unprivileged),
     };
     if root == Path::new("/") {
         return Err(Error::new("--root: the root directory cannot be used"));
     }
-    Ok(Global { store: Store::new(root), explicit_root, log: log.clone(), rootless })
+    Ok(Global {
+        store: Store::new(root),
+        explicit_root,
+        log: log.clone(),
+        rootless,
+    })
 }
 
 fn default_root(unprivileged: bool) -> PathBuf {
@@ -131,7 +166,15 @@ fn default_root(unprivileged: bool) -> PathBuf {
 }
 
 fn execute(global: &Global, command: &Command, parsed: &Parsed) -> Result<u8> {
-    let id = |parsed: &Parsed| ContainerId::new(parsed.operands.first().map(String::as_str).unwrap_or_default());
+    let id = |parsed: &Parsed| {
+        ContainerId::new(
+            parsed
+                .operands
+                .first()
+                .map(String::as_str)
+                .unwrap_or_default(),
+        )
+    };
     match command.name {
         "create" => verbs::create::run(global, &id(parsed)?, parsed),
         "start" => verbs::start::run(global, &id(parsed)?),
@@ -155,7 +198,10 @@ fn execute(global: &Global, command: &Command, parsed: &Parsed) -> Result<u8> {
 pub fn print(text: &str) -> Result<()> {
     use std::io::Write;
     let mut stdout = std::io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(sys::Error::from_io(&error, "write(stdout)").into())
         }
@@ -171,6 +217,8 @@ pub fn parse_format(name: &str) -> Result<Format> {
     match name {
         "text" => Ok(Format::Text),
         "json" => Ok(Format::Json),
-        other => Err(Error::new(format!("invalid log-format: {other:?} is neither text nor json"))),
+        other => Err(Error::new(format!(
+            "invalid log-format: {other:?} is neither text nor json"
+        ))),
     }
 }

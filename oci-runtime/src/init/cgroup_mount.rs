@@ -31,13 +31,23 @@ pub(super) fn make(root: &Root, one: &MountPlan, plan: &Plan, cgroup: &Cgroup) -
         return Ok(made);
     }
     let context = FsContext::open("tmpfs")?;
+    context.set_string("source", "tmpfs")?;
     context.set_string("mode", "755")?;
-    let quiet = MountAttr::MOUNT_ATTR_NOSUID | MountAttr::MOUNT_ATTR_NODEV | MountAttr::MOUNT_ATTR_NOEXEC;
+    let quiet =
+        MountAttr::MOUNT_ATTR_NOSUID | MountAttr::MOUNT_ATTR_NODEV | MountAttr::MOUNT_ATTR_NOEXEC;
     let made = context.mount(quiet)?;
     mount::attach_at(&made, &target)?;
-    let inside = Root::from_fd(made.try_clone().map_err(|error| Error::new(error.to_string()))?);
-    for hierarchy in hierarchies.list().iter().filter(|one| one.version() == Version::V1) {
-        v1(&inside, one, plan, hierarchy, cgroup, private).within(|| format!("cgroup hierarchy {:?}", hierarchy.mount()))?;
+    let inside = Root::from_fd(
+        made.try_clone()
+            .map_err(|error| Error::new(error.to_string()))?,
+    );
+    for hierarchy in hierarchies
+        .list()
+        .iter()
+        .filter(|one| one.version() == Version::V1)
+    {
+        v1(&inside, one, plan, hierarchy, cgroup, private)
+            .within(|| format!("cgroup hierarchy {:?}", hierarchy.mount()))?;
     }
     // The directory of hierarchies as the options say; the places inside had to be made first.
     set_attributes(&made, one)?;
@@ -49,12 +59,17 @@ fn unified(one: &MountPlan, plan: &Plan, cgroup: &Cgroup, private: bool) -> Resu
     if private {
         let made = FsContext::open("cgroup2").and_then(|context| context.mount(one.options.set));
         match made {
-            Err(sys::Error { errno: Errno::EPERM | Errno::EBUSY, .. }) => {}
+            Err(sys::Error {
+                errno: Errno::EPERM | Errno::EBUSY,
+                ..
+            }) => {}
             other => return Ok(other?),
         }
     }
     let paths = cgroup.paths();
-    let path = paths.get("").ok_or_else(|| Error::new("the container has no cgroup v2"))?;
+    let path = paths
+        .get("")
+        .ok_or_else(|| Error::new("the container has no cgroup v2"))?;
     bound(path, one, plan)
 }
 
@@ -66,15 +81,25 @@ fn v1(
     cgroup: &Cgroup,
     private: bool,
 ) -> Result<()> {
-    let Some(name) = hierarchy.mount().file_name() else { return Ok(()) };
-    let Some(controller) = hierarchy.controllers().first() else { return Ok(()) };
+    let Some(name) = hierarchy.mount().file_name() else {
+        return Ok(());
+    };
+    let Some(controller) = hierarchy.controllers().first() else {
+        return Ok(());
+    };
     let target = inside.mkdir_all(Path::new(name), Mode::from_bits_truncate(0o755))?;
-    let made = if private { fresh_v1(one, hierarchy)? } else { None };
+    let made = if private {
+        fresh_v1(one, hierarchy)?
+    } else {
+        None
+    };
     let made = match made {
         Some(made) => made,
         None => {
             let paths = cgroup.paths();
-            let path = paths.get(controller).ok_or_else(|| Error::new(format!("no cgroup of {controller}")))?;
+            let path = paths
+                .get(controller)
+                .ok_or_else(|| Error::new(format!("no cgroup of {controller}")))?;
             bound(path, one, plan)?
         }
     };
@@ -84,7 +109,12 @@ fn v1(
 
 fn fresh_v1(one: &MountPlan, hierarchy: &Hierarchy) -> Result<Option<OwnedFd>> {
     let context = FsContext::open("cgroup")?;
-    if hierarchy.controllers().iter().all(|name| name.starts_with("name=")) {
+    context.set_string("source", "cgroup")?;
+    if hierarchy
+        .controllers()
+        .iter()
+        .all(|name| name.starts_with("name="))
+    {
         context.set_flag("none")?;
     }
     for controller in hierarchy.controllers() {
@@ -95,7 +125,10 @@ fn fresh_v1(one: &MountPlan, hierarchy: &Hierarchy) -> Result<Option<OwnedFd>> {
     }
     match context.mount(one.options.set) {
         Ok(made) => Ok(Some(made)),
-        Err(sys::Error { errno: Errno::EPERM | Errno::EBUSY, .. }) => Ok(None),
+        Err(sys::Error {
+            errno: Errno::EPERM | Errno::EBUSY,
+            ..
+        }) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
@@ -105,20 +138,37 @@ fn fresh_v1(one: &MountPlan, hierarchy: &Hierarchy) -> Result<Option<OwnedFd>> {
 fn bound(path: &Path, one: &MountPlan, plan: &Plan) -> Result<OwnedFd> {
     let tree = mount::open_tree(AT_FDCWD, path, OpenTree::OPEN_TREE_CLONE)?;
     let mut set = one.options.set;
-    set.set(MountAttr::MOUNT_ATTR_RDONLY, set.contains(MountAttr::MOUNT_ATTR_RDONLY) || plan.namespaces.has(NamespaceKind::User));
-    mount::mount_setattr(&tree, MountAttrs { set, ..MountAttrs::default() })?;
+    set.set(
+        MountAttr::MOUNT_ATTR_RDONLY,
+        set.contains(MountAttr::MOUNT_ATTR_RDONLY) || plan.namespaces.has(NamespaceKind::User),
+    );
+    mount::mount_setattr(
+        &tree,
+        MountAttrs {
+            set,
+            ..MountAttrs::default()
+        },
+    )?;
     Ok(tree)
 }
 
 /// `cpu` -> `cpu,cpuacct`, as every v1 host has it.
 fn link_controllers(inside: &Root, name: &OsStr, hierarchy: &Hierarchy) -> Result<()> {
-    for controller in hierarchy.controllers().iter().filter(|one| !one.starts_with("name=")) {
+    for controller in hierarchy
+        .controllers()
+        .iter()
+        .filter(|one| !one.starts_with("name="))
+    {
         if OsStr::new(controller) == name {
             continue;
         }
         match nix::unistd::symlinkat(name, inside, controller.as_str()) {
             Ok(()) | Err(Errno::EEXIST) => {}
-            Err(errno) => return Err(sys::Error::new(errno, format!("symlinkat({name:?}, {controller:?})")).into()),
+            Err(errno) => {
+                return Err(
+                    sys::Error::new(errno, format!("symlinkat({name:?}, {controller:?})")).into(),
+                );
+            }
         }
     }
     Ok(())

@@ -46,12 +46,29 @@ pub fn run(init: Init<'_>) -> ! {
 }
 
 fn steps(init: Init<'_>) -> Result<std::convert::Infallible> {
-    let Init { plan, inherited, join, cgroup, idmaps, gate, no_pivot } = init;
-    let Inherited { process, socket, joiner, console, preserved, keyring } = inherited;
+    let Init {
+        plan,
+        inherited,
+        join,
+        cgroup,
+        idmaps,
+        gate,
+        no_pivot,
+    } = init;
+    let Inherited {
+        process,
+        socket,
+        joiner,
+        console,
+        preserved,
+        keyring,
+    } = inherited;
     let in_user_namespace = plan.namespaces.has(NamespaceKind::User);
 
     // 1. Nothing before the parent has written the id maps: until then this process is nobody.
-    let ToChild::Go(state) = protocol::hear_parent(&socket)? else { return Err(Error::new("expected Go")) };
+    let ToChild::Go(state) = protocol::hear_parent(&socket)? else {
+        return Err(Error::new("expected Go"));
+    };
     // 2. Before anything of the container is entered: its processes may neither trace this one nor open its files.
     sys::process::set_dumpable(false)?;
     // 3. A session of its own, for a terminal of its own; and no key of the caller's session.
@@ -61,7 +78,9 @@ fn steps(init: Init<'_>) -> Result<std::convert::Infallible> {
     }
     // 4. Into the v1 cgroups while /sys/fs/cgroup is the host's (on v2 it was born there).
     if let Some(joiner) = &joiner {
-        joiner.join_self().within(|| "linux.cgroupsPath".to_owned())?;
+        joiner
+            .join_self()
+            .within(|| "linux.cgroupsPath".to_owned())?;
     }
     // 5. Existing namespaces; the user namespace was entered before this process was made.
     for (kind, fd) in &join {
@@ -86,20 +105,24 @@ fn steps(init: Init<'_>) -> Result<std::convert::Infallible> {
     // 10. The runtime's hooks see the namespaces and mounts, not yet the new root.
     if !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty() {
         protocol::tell_parent(&socket, &FromChild::RunHooks)?;
-        let ToChild::HooksDone = protocol::hear_parent(&socket)? else {
-            return Err(Error::new("expected HooksDone"));
-        };
+        protocol::hear_continue(&socket)?;
     }
     // 11. The same from inside the container's namespaces, still with the host's paths.
     hooks::run("createContainer", &plan.hooks.create_container, &state)?;
     // 12. A terminal of the container's devpts; after the hooks, which have the caller's stdio.
-    if process.terminal && let Some(console) = &console {
+    if process.terminal
+        && let Some(console) = &console
+    {
         let pty = console::open(&root, process, console)?;
         console::bind_dev_console(&devices::open_dev(&root, &mounted)?, &pty)?;
     }
     drop(console);
     // 13. A procfs that no mount of the container can redirect, for step 15.
-    let proc = if plan.sysctl.is_empty() { None } else { Some(Proc::open()?) };
+    let proc = if plan.sysctl.is_empty() {
+        None
+    } else {
+        Some(Proc::open()?)
+    };
     // 14. Masks use the host's /dev/null, so before the host's tree is gone; after every other mount, so that none
     //     can uncover them.
     rootfs::make_readonly(&root, plan)?;
@@ -120,7 +143,8 @@ fn steps(init: Init<'_>) -> Result<std::convert::Infallible> {
     }
     for one in &plan.sysctl {
         let proc = proc.as_ref().ok_or_else(|| Error::new("no procfs"))?;
-        proc.write(&one.path, one.value.as_bytes()).within(|| format!("linux.sysctl[{:?}]", one.name))?;
+        proc.write(&one.path, one.value.as_bytes())
+            .within(|| format!("linux.sysctl[{:?}]", one.name))?;
     }
     // 16. While it still has the capabilities: stdio for its user, priorities, the working directory.
     identity::own_stdio(process)?;
@@ -130,25 +154,31 @@ fn steps(init: Init<'_>) -> Result<std::convert::Infallible> {
     }
     identity::enter_cwd(&root, process)?;
     let home = identity::home_of(&root, process.uid);
-    // 17. Who the program is.
+    // 17. Limits before the ids: another user's process may not be limited without CAP_SYS_RESOURCE.
+    identity::set_limits(process, &socket)?;
+    // 18. Who the program is.
     identity::assume(process)?;
     sys::process::umask(nix::sys::stat::Mode::from_bits_truncate(process.umask));
     if process.no_new_privileges {
         sys::process::set_no_new_privs()?;
     }
-    // 18. As that user: may it be where it is, and is its program there?
+    // 19. As that user: may it be where it is, and is its program there?
     identity::confirm_cwd(process)?;
     let program = program::find(process)?;
     let pid = nix::unistd::getpid().as_raw();
     let env = program::environment(process, || home, preserved, pid);
     drop((root, mounted));
-    // 19. `create` returns; this process waits for `start`.
+    // 20. `create` returns; this process waits for `start`.
     protocol::tell_parent(&socket, &FromChild::Ready)?;
     drop(socket);
     wait_at_gate(gate)?;
-    // 20. Inside the container, as the container's user, right before its program.
+    // 21. Inside the container, as the container's user, right before its program.
     if !plan.hooks.start_container.is_empty() {
-        hooks::run("startContainer", &plan.hooks.start_container, &created(&state))?;
+        hooks::run(
+            "startContainer",
+            &plan.hooks.start_container,
+            &created(&state),
+        )?;
     }
     Err(program::start(&program, process, &env, preserved))
 }
@@ -156,7 +186,8 @@ fn steps(init: Init<'_>) -> Result<std::convert::Infallible> {
 /// The state that `startContainer` hooks read: what was "creating" is "created" by then.
 fn created(state: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(state);
-    text.replacen(r#""status":"creating""#, r#""status":"created""#, 1).into_bytes()
+    text.replacen(r#""status":"creating""#, r#""status":"created""#, 1)
+        .into_bytes()
 }
 
 fn wait_at_gate(gate: OwnedFd) -> Result<()> {

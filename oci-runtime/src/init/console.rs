@@ -32,11 +32,18 @@ pub fn connect(path: &Path) -> Result<OwnedFd> {
 /// `/dev/pts` of the container is no devpts.
 pub fn open(root: &Root, process: &ProcessPlan, console: &OwnedFd) -> Result<Pty> {
     let devpts = root
-        .open_at(Path::new("/dev/pts"), OFlag::O_RDONLY | OFlag::O_DIRECTORY, Mode::empty())
+        .open_at(
+            Path::new("/dev/pts"),
+            OFlag::O_RDONLY | OFlag::O_DIRECTORY,
+            Mode::empty(),
+        )
         .within(|| "process.terminal: /dev/pts of the container".to_owned())?;
-    let stat = nix::sys::statfs::fstatfs(&devpts).map_err(|errno| sys::Error::new(errno, "fstatfs(\"/dev/pts\")"))?;
+    let stat = nix::sys::statfs::fstatfs(&devpts)
+        .map_err(|errno| sys::Error::new(errno, "fstatfs(\"/dev/pts\")"))?;
     if stat.filesystem_type() != DEVPTS_SUPER_MAGIC {
-        return Err(Error::new("process.terminal: /dev/pts of the container is not a devpts"));
+        return Err(Error::new(
+            "process.terminal: /dev/pts of the container is not a devpts",
+        ));
     }
     let pty = tty::open_pty(&devpts)?;
     if let Some(size) = process.console_size {
@@ -48,7 +55,8 @@ pub fn open(root: &Root, process: &ProcessPlan, console: &OwnedFd) -> Result<Pty
         Err(errno) => return Err(sys::Error::new(errno, "fchown(terminal)").into()),
     }
     let name = format!("/dev/pts/{}", pty.number);
-    sys::socket::send(console, name.as_bytes(), &[pty.master.as_fd()]).within(|| "sending the terminal".to_owned())?;
+    sys::socket::send(console, name.as_bytes(), &[pty.master.as_fd()])
+        .within(|| "sending the terminal".to_owned())?;
     tty::set_controlling(&pty.slave)?;
     for number in 0..3 {
         sys::fd::duplicate_onto(&pty.slave, number)?;

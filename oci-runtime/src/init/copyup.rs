@@ -24,23 +24,34 @@ pub(super) fn copy(from: impl AsFd, to: impl AsFd) -> Result<()> {
 
 fn open_dir(at: impl AsFd, name: &OsStr) -> sys::Result<OwnedFd> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
-    sys::path::openat2(at, Path::new(name), flags, Mode::empty(), ResolveFlag::RESOLVE_NO_SYMLINKS)
+    sys::path::openat2(
+        at,
+        Path::new(name),
+        flags,
+        Mode::empty(),
+        ResolveFlag::RESOLVE_NO_SYMLINKS,
+    )
 }
 
 fn copy_level(from: impl AsFd, to: impl AsFd, depth: usize) -> Result<()> {
     if depth > MAX_DEPTH {
-        return Err(Error::new(format!("tmpcopyup: more than {MAX_DEPTH} directories deep")));
+        return Err(Error::new(format!(
+            "tmpcopyup: more than {MAX_DEPTH} directories deep"
+        )));
     }
     let from = open_dir(from, OsStr::new("."))?;
     for name in names(&from)? {
-        copy_entry(&from, &to.as_fd(), &name, depth).map_err(|error| error.within(format!("tmpcopyup {name:?}")))?;
+        copy_entry(&from, &to.as_fd(), &name, depth)
+            .map_err(|error| error.within(format!("tmpcopyup {name:?}")))?;
     }
     Ok(())
 }
 
 fn names(dir: &OwnedFd) -> Result<Vec<OsString>> {
     let fail = |errno| Error::from(sys::Error::new(errno, "readdir"));
-    let copy = dir.try_clone().map_err(|error| Error::new(error.to_string()))?;
+    let copy = dir
+        .try_clone()
+        .map_err(|error| Error::new(error.to_string()))?;
     let mut dir = Dir::from_fd(copy).map_err(fail)?;
     let mut names = Vec::new();
     for entry in dir.iter() {
@@ -54,7 +65,8 @@ fn names(dir: &OwnedFd) -> Result<Vec<OsString>> {
 }
 
 fn copy_entry(from: &OwnedFd, to: &impl AsFd, name: &OsStr, depth: usize) -> Result<()> {
-    let stat = fstatat(from, name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(|errno| sys::Error::new(errno, "fstatat"))?;
+    let stat = fstatat(from, name, AtFlags::AT_SYMLINK_NOFOLLOW)
+        .map_err(|errno| sys::Error::new(errno, "fstatat"))?;
     let mode = Mode::from_bits_truncate(stat.st_mode & 0o7777);
     match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
         SFlag::S_IFDIR => {
@@ -84,7 +96,13 @@ fn copy_file(from: &OwnedFd, to: &impl AsFd, name: &OsStr) -> Result<()> {
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     let source = sys::path::openat2(from, Path::new(name), flags, Mode::empty(), resolve)?;
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
-    let target = sys::path::openat2(to, Path::new(name), flags, Mode::S_IRUSR | Mode::S_IWUSR, resolve)?;
+    let target = sys::path::openat2(
+        to,
+        Path::new(name),
+        flags,
+        Mode::S_IRUSR | Mode::S_IWUSR,
+        resolve,
+    )?;
     let mut target = std::fs::File::from(target);
     std::io::copy(&mut std::fs::File::from(source), &mut target)
         .and_then(|_| target.flush())

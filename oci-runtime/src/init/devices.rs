@@ -26,7 +26,12 @@ const LINKS: [(&str, &str); 5] = [
 ///
 /// # Errors
 /// The node and what the kernel says.
-pub(super) fn fill(root: &Root, plan: &Plan, mounted: &Mounted, in_user_namespace: bool) -> Result<()> {
+pub(super) fn fill(
+    root: &Root,
+    plan: &Plan,
+    mounted: &Mounted,
+    in_user_namespace: bool,
+) -> Result<()> {
     let dev = open_dev(root, mounted)?;
     for device in &plan.devices {
         let within = || format!("linux.devices {:?}", device.path);
@@ -47,7 +52,9 @@ pub(super) fn fill(root: &Root, plan: &Plan, mounted: &Mounted, in_user_namespac
 /// It cannot be made.
 pub(super) fn open_dev(root: &Root, mounted: &Mounted) -> Result<Root> {
     let fd: OwnedFd = match &mounted.dev {
-        Some(mount) => mount.try_clone().map_err(|error| Error::new(error.to_string()))?,
+        Some(mount) => mount
+            .try_clone()
+            .map_err(|error| Error::new(error.to_string()))?,
         None => root.mkdir_all(Path::new("/dev"), Mode::from_bits_truncate(0o755))?,
     };
     Ok(Root::from_fd(fd))
@@ -59,12 +66,20 @@ fn make(root: &Root, dev: &Root, device: &DevicePlan, in_user_namespace: bool) -
         Ok(below) => (dev, below),
         Err(_) => (root, device.path.as_path()),
     };
-    let Some(name) = path.file_name() else { return Err(Error::new("is a directory")) };
+    let Some(name) = path.file_name() else {
+        return Err(Error::new("is a directory"));
+    };
     let parent = path.parent().unwrap_or(Path::new("/"));
     let parent = base.mkdir_all(parent, Mode::from_bits_truncate(0o755))?;
     if !in_user_namespace {
         let mode = Mode::from_bits_truncate(device.mode);
-        match mknodat(&parent, name, device.kind, mode, makedev(device.major, device.minor)) {
+        match mknodat(
+            &parent,
+            name,
+            device.kind,
+            mode,
+            makedev(device.major, device.minor),
+        ) {
             Ok(()) => return own(&parent, name, device),
             Err(Errno::EEXIST) => return check_existing(&parent, name, device),
             // No CAP_MKNOD, or a device cgroup of an outer container: the host's node serves.
@@ -80,8 +95,20 @@ fn own(parent: &OwnedFd, name: &std::ffi::OsStr, device: &DevicePlan) -> Result<
         return Ok(());
     }
     let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
-    nix::unistd::fchownat(parent, name, Some(device.uid.into()), Some(device.gid.into()), flags)
-        .map_err(|errno| sys::Error::new(errno, format!("fchownat({name:?}, {}, {})", device.uid, device.gid)).into())
+    nix::unistd::fchownat(
+        parent,
+        name,
+        Some(device.uid.into()),
+        Some(device.gid.into()),
+        flags,
+    )
+    .map_err(|errno| {
+        sys::Error::new(
+            errno,
+            format!("fchownat({name:?}, {}, {})", device.uid, device.gid),
+        )
+        .into()
+    })
 }
 
 /// A node of the image that is the same device is as good as ours.
@@ -89,15 +116,26 @@ fn check_existing(parent: &OwnedFd, name: &std::ffi::OsStr, device: &DevicePlan)
     let stat = fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW)
         .map_err(|errno| sys::Error::new(errno, format!("fstatat({name:?})")))?;
     let same_kind = stat.st_mode & SFlag::S_IFMT.bits() == device.kind.bits();
-    let same_number = device.kind == SFlag::S_IFIFO || stat.st_rdev == makedev(device.major, device.minor);
-    if same_kind && same_number { Ok(()) } else { Err(Error::new("something else is there already")) }
+    let same_number =
+        device.kind == SFlag::S_IFIFO || stat.st_rdev == makedev(device.major, device.minor);
+    if same_kind && same_number {
+        Ok(())
+    } else {
+        Err(Error::new("something else is there already"))
+    }
 }
 
 fn bind_from_host(parent: &OwnedFd, name: &std::ffi::OsStr, device: &DevicePlan) -> Result<()> {
-    let source = mount::open_tree(AT_FDCWD, &device.path, OpenTree::OPEN_TREE_CLONE).map_err(|error| {
-        Error::from(error).hint("in a user namespace a device is bound from the host's node of the same path")
-    })?;
-    let place = Root::from_fd(parent.try_clone().map_err(|error| Error::new(error.to_string()))?);
+    let source =
+        mount::open_tree(AT_FDCWD, &device.path, OpenTree::OPEN_TREE_CLONE).map_err(|error| {
+            Error::from(error)
+                .hint("in a user namespace a device is bound from the host's node of the same path")
+        })?;
+    let place = Root::from_fd(
+        parent
+            .try_clone()
+            .map_err(|error| Error::new(error.to_string()))?,
+    );
     let target = file_nofollow(&place, name)?;
     Ok(mount::attach_at(&source, &target)?)
 }
@@ -111,11 +149,23 @@ pub(super) fn file_nofollow(dir: &Root, name: &std::ffi::OsStr) -> Result<OwnedF
     let beneath = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
     let path = Path::new(name);
     let mode = Mode::from_bits_truncate(0o666);
-    match sys::path::openat2(dir.as_fd(), path, OFlag::O_PATH | OFlag::O_NOFOLLOW, Mode::empty(), beneath) {
+    match sys::path::openat2(
+        dir.as_fd(),
+        path,
+        OFlag::O_PATH | OFlag::O_NOFOLLOW,
+        Mode::empty(),
+        beneath,
+    ) {
         Err(error) if error.errno == Errno::ENOENT => {
             let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_RDONLY;
             sys::path::openat2(dir.as_fd(), path, flags, mode, beneath)?;
-            Ok(sys::path::openat2(dir.as_fd(), path, OFlag::O_PATH | OFlag::O_NOFOLLOW, Mode::empty(), beneath)?)
+            Ok(sys::path::openat2(
+                dir.as_fd(),
+                path,
+                OFlag::O_PATH | OFlag::O_NOFOLLOW,
+                Mode::empty(),
+                beneath,
+            )?)
         }
         other => Ok(other?),
     }
@@ -132,5 +182,7 @@ fn link(dev: &Root, name: &str, target: &str) -> Result<()> {
         Err(Errno::EEXIST) => Ok(()),
         other => other,
     };
-    made.map_err(|errno| sys::Error::new(errno, format!("symlinkat({target:?}, \"/dev/{name}\")")).into())
+    made.map_err(|errno| {
+        sys::Error::new(errno, format!("symlinkat({target:?}, \"/dev/{name}\")")).into()
+    })
 }

@@ -37,11 +37,24 @@ pub fn run(exec: Exec<'_>) -> ! {
 }
 
 fn steps(exec: Exec<'_>) -> Result<std::convert::Infallible> {
-    let Exec { inherited, init, namespaces } = exec;
-    let Inherited { process, socket, joiner, console, preserved, keyring } = inherited;
+    let Exec {
+        inherited,
+        init,
+        namespaces,
+    } = exec;
+    let Inherited {
+        process,
+        socket,
+        joiner,
+        console,
+        preserved,
+        keyring,
+    } = inherited;
 
     // 1. Nothing before the parent knows this process.
-    let ToChild::Go(_) = protocol::hear_parent(&socket)? else { return Err(Error::new("expected Go")) };
+    let ToChild::Go(_) = protocol::hear_parent(&socket)? else {
+        return Err(Error::new("expected Go"));
+    };
     // 2. Before the container is entered: its processes may neither trace this one nor open its files.
     sys::process::set_dumpable(false)?;
     sys::process::setsid()?;
@@ -50,18 +63,23 @@ fn steps(exec: Exec<'_>) -> Result<std::convert::Infallible> {
     }
     // 3. Into the v1 cgroups while /sys/fs/cgroup is the host's (on v2 it was born there).
     if let Some(joiner) = &joiner {
-        joiner.join_self().within(|| "joining the container's cgroup".to_owned())?;
+        joiner
+            .join_self()
+            .within(|| "joining the container's cgroup".to_owned())?;
     }
     // 4. All namespaces at once: the kernel orders them by what each needs.
     if !namespaces.is_empty() {
-        namespace::setns(init, namespaces).within(|| "joining the container's namespaces".to_owned())?;
+        namespace::setns(init, namespaces)
+            .within(|| "joining the container's namespaces".to_owned())?;
     }
     if namespaces.contains(CloneFlags::CLONE_NEWUSER) {
         identity::become_namespace_root()?;
     }
     let root = Root::open(Path::new("/"))?;
     // 5. The terminal is one of the container's.
-    if process.terminal && let Some(console) = &console {
+    if process.terminal
+        && let Some(console) = &console
+    {
         console::open(&root, process, console)?;
     }
     drop(console);
@@ -70,21 +88,23 @@ fn steps(exec: Exec<'_>) -> Result<std::convert::Infallible> {
     identity::set_priorities(process)?;
     identity::enter_cwd(&root, process)?;
     let home = identity::home_of(&root, process.uid);
-    // 7. Who the program is.
+    // 7. Limits before the ids: another user's process may not be limited without CAP_SYS_RESOURCE.
+    identity::set_limits(process, &socket)?;
+    // 8. Who the program is.
     identity::assume(process)?;
     sys::process::umask(nix::sys::stat::Mode::from_bits_truncate(process.umask));
     if process.no_new_privileges {
         sys::process::set_no_new_privs()?;
     }
-    // 8. As that user: may it be where it is, and is its program there?
+    // 9. As that user: may it be where it is, and is its program there?
     identity::confirm_cwd(process)?;
     let program = program::find(process)?;
     let pid = nix::unistd::getpid().as_raw();
     let env = program::environment(process, || home, preserved, pid);
     drop(root);
-    // 9. The parent sets the limits, which need its rights, and lets go.
+    // 10. The parent writes the pid file before the program can end.
     protocol::tell_parent(&socket, &FromChild::Ready)?;
-    let ToChild::HooksDone = protocol::hear_parent(&socket)? else { return Err(Error::new("expected HooksDone")) };
+    protocol::hear_continue(&socket)?;
     let error = program::start(&program, process, &env, preserved);
     Err(error)
 }

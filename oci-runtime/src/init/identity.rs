@@ -9,6 +9,8 @@ use nix::sys::stat::{Mode, SFlag};
 use sys::creds::{self, CapSet};
 use sys::path::Root;
 
+use super::protocol::{self, FromChild};
+use super::spawn;
 use crate::error::{Error, Result, Within};
 use crate::plan::ProcessPlan;
 
@@ -37,15 +39,26 @@ pub(super) fn become_namespace_root() -> Result<()> {
 pub(super) fn own_stdio(process: &ProcessPlan) -> Result<()> {
     for number in 0..3 {
         let Ok(fd) = nix_borrow(number) else { continue };
-        let Ok(stat) = nix::sys::stat::fstat(&fd) else { continue };
+        let Ok(stat) = nix::sys::stat::fstat(&fd) else {
+            continue;
+        };
         let kind = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits());
         // A device is everybody's (/dev/null) or a terminal with its own rules.
         if stat.st_uid == process.uid || kind == SFlag::S_IFCHR || kind == SFlag::S_IFBLK {
             continue;
         }
         match nix::unistd::fchown(&fd, Some(process.uid.into()), None) {
-            Ok(()) | Err(Errno::EINVAL | Errno::EPERM | Errno::EROFS | Errno::ENOSYS | Errno::EOPNOTSUPP) => {}
-            Err(errno) => return Err(sys::Error::new(errno, format!("fchown({number}, {}, -1)", process.uid)).into()),
+            Ok(())
+            | Err(
+                Errno::EINVAL | Errno::EPERM | Errno::EROFS | Errno::ENOSYS | Errno::EOPNOTSUPP,
+            ) => {}
+            Err(errno) => {
+                return Err(sys::Error::new(
+                    errno,
+                    format!("fchown({number}, {}, -1)", process.uid),
+                )
+                .into());
+            }
         }
     }
     Ok(())
@@ -58,6 +71,20 @@ fn nix_borrow(number: u8) -> std::io::Result<OwnedFd> {
         0 => std::io::stdin().as_fd().try_clone_to_owned(),
         1 => std::io::stdout().as_fd().try_clone_to_owned(),
         _ => std::io::stderr().as_fd().try_clone_to_owned(),
+    }
+}
+
+/// Sets the resource limits; in a user namespace a hard limit can only be raised by the parent.
+///
+/// # Errors
+/// The field and what the kernel says.
+pub(super) fn set_limits(process: &ProcessPlan, socket: &OwnedFd) -> Result<()> {
+    match spawn::set_rlimits(nix::unistd::Pid::from_raw(0), process) {
+        Ok(()) => Ok(()),
+        Err(_) => {
+            protocol::tell_parent(socket, &FromChild::SetLimits)?;
+            protocol::hear_continue(socket)
+        }
     }
 }
 
@@ -85,7 +112,8 @@ pub(super) fn assume(process: &ProcessPlan) -> Result<()> {
     let (_, have, _) = creds::read_capabilities()?;
     // Without CAP_SETPCAP (number 8) the bounding set stays; what it would allow cannot be had either.
     if have.has(8) {
-        creds::drop_bounding(wanted.bounding).within(|| "process.capabilities.bounding".to_owned())?;
+        creds::drop_bounding(wanted.bounding)
+            .within(|| "process.capabilities.bounding".to_owned())?;
     }
     sys::process::set_keep_caps(true)?;
     match creds::set_groups(&process.groups) {
@@ -104,7 +132,8 @@ fn set_capabilities(process: &ProcessPlan, have: CapSet) -> Result<()> {
     let permitted = wanted.permitted.and(have);
     let effective = wanted.effective.and(permitted);
     let inheritable = wanted.inheritable.and(CapSet(have.0 | wanted.bounding.0));
-    creds::set_capabilities(effective, permitted, inheritable).within(|| "process.capabilities".to_owned())?;
+    creds::set_capabilities(effective, permitted, inheritable)
+        .within(|| "process.capabilities".to_owned())?;
     creds::clear_ambient().within(|| "process.capabilities.ambient".to_owned())?;
     for number in wanted.ambient.numbers() {
         match creds::raise_ambient(number) {
@@ -123,7 +152,9 @@ pub(super) fn home_of(root: &Root, uid: u32) -> Vec<u8> {
         return b"/".to_vec();
     };
     // Only a plain file: opening a device or a pipe of the container's choice must not stop us.
-    if !nix::sys::stat::fstat(&passwd).is_ok_and(|stat| stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits()) {
+    if !nix::sys::stat::fstat(&passwd)
+        .is_ok_and(|stat| stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits())
+    {
         return b"/".to_vec();
     }
     let reader = BufReader::new(std::fs::File::from(passwd).take(MAX_PASSWD));
@@ -150,7 +181,9 @@ fn find_home(passwd: impl BufRead, uid: u32) -> Option<Vec<u8>> {
 /// The directory cannot be made or entered.
 pub(super) fn enter_cwd(root: &Root, process: &ProcessPlan) -> Result<()> {
     let what = || format!("process.cwd {:?}", process.cwd);
-    let dir = root.mkdir_all(&process.cwd, Mode::from_bits_truncate(0o755)).within(what)?;
+    let dir = root
+        .mkdir_all(&process.cwd, Mode::from_bits_truncate(0o755))
+        .within(what)?;
     match nix::unistd::fchdir(&dir) {
         // Readable only by the user that we are about to become: tried again then.
         Ok(()) | Err(Errno::EACCES | Errno::EPERM) => Ok(()),
@@ -169,7 +202,10 @@ pub(super) fn confirm_cwd(process: &ProcessPlan) -> Result<()> {
         .within(what)?;
     match nix::unistd::getcwd() {
         Ok(path) if path.is_absolute() => Ok(()),
-        _ => Err(Error::new("the working directory is outside the container's root")).within(what),
+        _ => Err(Error::new(
+            "the working directory is outside the container's root",
+        ))
+        .within(what),
     }
 }
 

@@ -6,13 +6,15 @@
 //!   id maps, oom_score_adj
 //!   ── Go ─────────────────────────────────▶ cgroups, namespaces, mounts, devices
 //!   prestart, createRuntime hooks  ◀──────── RunHooks        (only where there are such hooks)
-//!   ── HooksDone ──────────────────────────▶ createContainer hooks, pivot_root, ids, capabilities
-//!   rlimits, state, pid file       ◀──────── Ready           (or Failed, at any moment)
+//!   ── Continue ───────────────────────────▶ createContainer hooks, pivot_root
+//!   rlimits                        ◀──────── SetLimits       (only where the child lacks the rights)
+//!   ── Continue ───────────────────────────▶ ids, capabilities
+//!   state, pid file                ◀──────── Ready           (or Failed, at any moment)
 //!   returns                                  waits at the gate, then startContainer hooks, execve
 //! ```
 //! Either side sees the end of the other as the end of the socket.
-pub mod child;
 mod cgroup_mount;
+pub mod child;
 pub mod console;
 mod copyup;
 mod devices;

@@ -32,16 +32,29 @@ pub(super) struct Mounted {
 ///
 /// # Errors
 /// Which mount was refused, and by which call.
-pub(super) fn make(root: &Root, plan: &Plan, cgroup: &Cgroup, idmaps: &[(usize, OwnedFd)]) -> Result<Mounted> {
+pub(super) fn make(
+    root: &Root,
+    plan: &Plan,
+    cgroup: &Cgroup,
+    idmaps: &[(usize, OwnedFd)],
+) -> Result<Mounted> {
     let mut mounted = Mounted::default();
     for one in &plan.mounts {
         let within = || format!("mounts[{}] at {:?}", one.index, one.destination);
-        let userns = idmaps.iter().find(|(index, _)| *index == one.index).map(|(_, fd)| fd);
+        let userns = idmaps
+            .iter()
+            .find(|(index, _)| *index == one.index)
+            .map(|(_, fd)| fd);
         let made = make_one(root, one, plan, cgroup, userns).within(within)?;
         let Some(made) = made else { continue };
         if one.readonly_is_late() {
-            let copy = made.try_clone().map_err(|error| Error::new(error.to_string())).within(within)?;
-            mounted.readonly_late.push((one.index, one.destination.clone(), copy));
+            let copy = made
+                .try_clone()
+                .map_err(|error| Error::new(error.to_string()))
+                .within(within)?;
+            mounted
+                .readonly_late
+                .push((one.index, one.destination.clone(), copy));
         }
         if one.destination == Path::new("/dev") {
             mounted.dev = Some(made);
@@ -72,8 +85,17 @@ fn make_one(
 /// Attributes on the mount alone first, then those for everything below as well.
 pub(super) fn set_attributes(mounted: impl AsFd, one: &MountPlan) -> Result<()> {
     let options = &one.options;
-    let plain = MountAttrs { set: options.set, clear: options.clear, ..MountAttrs::default() };
-    let below = MountAttrs { set: options.set_recursive, clear: options.clear_recursive, recursive: true, ..MountAttrs::default() };
+    let plain = MountAttrs {
+        set: options.set,
+        clear: options.clear,
+        ..MountAttrs::default()
+    };
+    let below = MountAttrs {
+        set: options.set_recursive,
+        clear: options.clear_recursive,
+        recursive: true,
+        ..MountAttrs::default()
+    };
     for change in [plain, below] {
         if !change.set.is_empty() || !change.clear.is_empty() {
             mount::mount_setattr(mounted.as_fd(), change).map_err(|error| {
@@ -86,17 +108,33 @@ pub(super) fn set_attributes(mounted: impl AsFd, one: &MountPlan) -> Result<()> 
     Ok(())
 }
 
-fn bind(root: &Root, one: &MountPlan, source: &Path, recursive: bool, userns: Option<&OwnedFd>) -> Result<OwnedFd> {
+fn bind(
+    root: &Root,
+    one: &MountPlan,
+    source: &Path,
+    recursive: bool,
+    userns: Option<&OwnedFd>,
+) -> Result<OwnedFd> {
     let mut flags = OpenTree::OPEN_TREE_CLONE;
     flags.set(OpenTree::AT_RECURSIVE, recursive);
     let tree = mount::open_tree(AT_FDCWD, source, flags)?;
     set_attributes(&tree, one)?;
     if let Some(userns) = userns {
         let recursive = one.options.idmap == Some(true);
-        mount::mount_setattr(&tree, MountAttrs { idmap: Some(userns.as_fd()), recursive, ..MountAttrs::default() })
-            .map_err(|error| Error::from(error).hint("the filesystem of the source may not support id-mapped mounts"))?;
+        mount::mount_setattr(
+            &tree,
+            MountAttrs {
+                idmap: Some(userns.as_fd()),
+                recursive,
+                ..MountAttrs::default()
+            },
+        )
+        .map_err(|error| {
+            Error::from(error).hint("the filesystem of the source may not support id-mapped mounts")
+        })?;
     }
-    let stat = nix::sys::stat::fstat(&tree).map_err(|errno| sys::Error::new(errno, "fstat(source)"))?;
+    let stat =
+        nix::sys::stat::fstat(&tree).map_err(|errno| sys::Error::new(errno, "fstat(source)"))?;
     let is_directory = stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits();
     let target = if is_directory {
         place(root, &one.destination)?
@@ -114,9 +152,12 @@ pub(super) fn place(root: &Root, destination: &Path) -> Result<OwnedFd> {
     if matches!(destination.to_str(), Some("/proc" | "/sys")) {
         match root.resolve_nofollow(destination) {
             Ok(fd) => {
-                let stat = nix::sys::stat::fstat(&fd).map_err(|errno| sys::Error::new(errno, "fstat"))?;
+                let stat =
+                    nix::sys::stat::fstat(&fd).map_err(|errno| sys::Error::new(errno, "fstat"))?;
                 if stat.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFDIR.bits() {
-                    return Err(Error::new(format!("filesystem {destination:?} must be mounted on ordinary directory")));
+                    return Err(Error::new(format!(
+                        "filesystem {destination:?} must be mounted on ordinary directory"
+                    )));
                 }
                 return Ok(fd);
             }
@@ -129,9 +170,11 @@ pub(super) fn place(root: &Root, destination: &Path) -> Result<OwnedFd> {
 
 /// The destination by its letters was checked by the plan; links in the image may still lead below `/proc`.
 fn refuse_inside_proc(target: &OwnedFd, one: &MountPlan) -> Result<()> {
-    let stat = nix::sys::statfs::fstatfs(target).map_err(|errno| sys::Error::new(errno, "fstatfs(target)"))?;
+    let stat = nix::sys::statfs::fstatfs(target)
+        .map_err(|errno| sys::Error::new(errno, "fstatfs(target)"))?;
     let below = one.destination.strip_prefix("/proc").ok();
-    let allowed = below.is_some_and(|below| below.as_os_str().is_empty() || allowed_over_proc(below));
+    let allowed =
+        below.is_some_and(|below| below.as_os_str().is_empty() || allowed_over_proc(below));
     if stat.filesystem_type() == nix::sys::statfs::PROC_SUPER_MAGIC && !allowed {
         return Err(Error::new("cannot be mounted because it is inside /proc"));
     }
@@ -143,7 +186,9 @@ fn new(root: &Root, one: &MountPlan, fs_type: &str, source: &str) -> Result<Owne
     let target = place(root, &one.destination)?;
     refuse_inside_proc(&target, one)?;
     let context = FsContext::open(fs_type);
-    let made = context.map_err(Error::from).and_then(|context| configure(context, one, fs_type, source, existing.as_ref()));
+    let made = context
+        .map_err(Error::from)
+        .and_then(|context| configure(context, one, fs_type, source, existing.as_ref()));
     let made = match made {
         // Not our network namespace: the kernel gives no new sysfs, only the host's.
         Err(_) if fs_type == "sysfs" => {
@@ -176,26 +221,44 @@ fn configure(
         context.set_flag(flag)?;
     }
     // Of these one superblock may serve many mounts, or it is ours alone: read-only is a matter of the mount.
-    let virtual_fs = matches!(fs_type, "tmpfs" | "proc" | "sysfs" | "mqueue" | "devpts" | "overlay");
+    let virtual_fs = matches!(
+        fs_type,
+        "tmpfs" | "proc" | "sysfs" | "mqueue" | "devpts" | "overlay"
+    );
     if options.set.contains(MountAttr::MOUNT_ATTR_RDONLY) && !virtual_fs {
         context.set_flag("ro")?;
     }
     for option in &options.data {
         match option.split_once('=') {
             Some((key, value)) if value.len() > MAX_CONFIG => {
-                return Err(Error::new(format!("the value of option {key:?} is longer than {MAX_CONFIG} bytes")));
+                return Err(Error::new(format!(
+                    "the value of option {key:?} is longer than {MAX_CONFIG} bytes"
+                )));
             }
             Some((key, value)) => context.set_string(key, value)?,
             None => context.set_flag(option)?,
         }
     }
-    if fs_type == "tmpfs" && !options.data.iter().any(|option| option.starts_with("mode=")) {
+    if fs_type == "tmpfs"
+        && !options
+            .data
+            .iter()
+            .any(|option| option.starts_with("mode="))
+    {
         inherit_mode(&context, existing)?;
     }
     let mut attrs = options.set;
-    attrs.set(MountAttr::MOUNT_ATTR_RDONLY, attrs.contains(MountAttr::MOUNT_ATTR_RDONLY) && !one.readonly_is_late());
+    attrs.set(
+        MountAttr::MOUNT_ATTR_RDONLY,
+        attrs.contains(MountAttr::MOUNT_ATTR_RDONLY) && !one.readonly_is_late(),
+    );
     let made = context.mount(attrs)?;
-    let below = MountAttrs { set: options.set_recursive, clear: options.clear_recursive, recursive: true, ..MountAttrs::default() };
+    let below = MountAttrs {
+        set: options.set_recursive,
+        clear: options.clear_recursive,
+        recursive: true,
+        ..MountAttrs::default()
+    };
     if !below.set.is_empty() || !below.clear.is_empty() {
         mount::mount_setattr(&made, below)?;
     }
@@ -204,8 +267,11 @@ fn configure(
 
 /// A tmpfs over a directory of the image has that directory's permissions, unless the options say otherwise.
 fn inherit_mode(context: &FsContext, existing: Option<&OwnedFd>) -> Result<()> {
-    let Some(existing) = existing else { return Ok(()) };
-    let stat = nix::sys::stat::fstat(existing).map_err(|errno| sys::Error::new(errno, "fstat(target)"))?;
+    let Some(existing) = existing else {
+        return Ok(());
+    };
+    let stat =
+        nix::sys::stat::fstat(existing).map_err(|errno| sys::Error::new(errno, "fstat(target)"))?;
     Ok(context.set_string("mode", &format!("{:o}", stat.st_mode & 0o7777))?)
 }
 
@@ -226,8 +292,14 @@ fn remount(root: &Root, one: &MountPlan) -> Result<()> {
 pub(super) fn finish(mounted: &Mounted) -> Result<()> {
     for (index, destination, mount) in &mounted.readonly_late {
         let set = MountAttr::MOUNT_ATTR_RDONLY;
-        mount::mount_setattr(mount, MountAttrs { set, ..MountAttrs::default() })
-            .within(|| format!("mounts[{index}] at {destination:?}"))?;
+        mount::mount_setattr(
+            mount,
+            MountAttrs {
+                set,
+                ..MountAttrs::default()
+            },
+        )
+        .within(|| format!("mounts[{index}] at {destination:?}"))?;
     }
     Ok(())
 }

@@ -17,10 +17,18 @@ use crate::plan::ProcessPlan;
 /// # Errors
 /// `exec: "x": executable file not found in $PATH`, and the like.
 pub(super) fn find(process: &ProcessPlan) -> Result<CString> {
-    let name = process.args.first().map(|name| name.to_bytes()).unwrap_or_default();
+    let name = process
+        .args
+        .first()
+        .map(|name| name.to_bytes())
+        .unwrap_or_default();
     let name = OsStr::from_bytes(name);
     let refuse = |errno: Errno| {
-        let text = format!("exec: {name:?}: {} ({})", errno.desc().to_lowercase(), sys::error::errno_name(errno));
+        let text = format!(
+            "exec: {name:?}: {} ({})",
+            errno.desc().to_lowercase(),
+            sys::error::errno_name(errno)
+        );
         Error::new(text)
     };
     if name.as_bytes().contains(&b'/') {
@@ -30,7 +38,11 @@ pub(super) fn find(process: &ProcessPlan) -> Result<CString> {
     let path = process.variable("PATH").unwrap_or_default();
     let mut denied = false;
     for dir in path.split(|byte| *byte == b':') {
-        let dir = if dir.is_empty() { Path::new(".") } else { Path::new(OsStr::from_bytes(dir)) };
+        let dir = if dir.is_empty() {
+            Path::new(".")
+        } else {
+            Path::new(OsStr::from_bytes(dir))
+        };
         let candidate: PathBuf = dir.join(name);
         match check(&candidate) {
             Ok(()) => {
@@ -45,7 +57,9 @@ pub(super) fn find(process: &ProcessPlan) -> Result<CString> {
     if denied {
         return Err(refuse(Errno::EACCES));
     }
-    Err(Error::new(format!("exec: {name:?}: executable file not found in $PATH")))
+    Err(Error::new(format!(
+        "exec: {name:?}: executable file not found in $PATH"
+    )))
 }
 
 /// Whether the caller may start this file.
@@ -58,7 +72,12 @@ fn check(path: &Path) -> std::result::Result<(), Errno> {
 }
 
 /// Becomes the program. Returns only to say why not.
-pub(super) fn start(program: &CString, process: &ProcessPlan, env: &[CString], preserved: Preserved) -> Error {
+pub(super) fn start(
+    program: &CString,
+    process: &ProcessPlan,
+    env: &[CString],
+    preserved: Preserved,
+) -> Error {
     let ready = || -> Result<()> {
         // Everything that is not for the program closes with execve, whoever opened it.
         sys::fd::close_on_exec_from(preserved.end())?;
@@ -70,21 +89,47 @@ pub(super) fn start(program: &CString, process: &ProcessPlan, env: &[CString], p
         return error;
     }
     let error = sys::process::execve(program, &process.args, env);
-    let name = process.args.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    Error::new(format!("exec: {name:?}: {} ({})", error.errno.desc().to_lowercase(), sys::error::errno_name(error.errno)))
+    let name = process
+        .args
+        .first()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    Error::new(format!(
+        "exec: {name:?}: {} ({})",
+        error.errno.desc().to_lowercase(),
+        sys::error::errno_name(error.errno)
+    ))
 }
 
 /// The environment of the program: the plan's, `HOME` where it has none, and what `LISTEN_FDS` needs.
-pub(super) fn environment(process: &ProcessPlan, home: impl FnOnce() -> Vec<u8>, preserved: Preserved, pid: i32) -> Vec<CString> {
+pub(super) fn environment(
+    process: &ProcessPlan,
+    home: impl FnOnce() -> Vec<u8>,
+    preserved: Preserved,
+    pid: i32,
+) -> Vec<CString> {
     let mut env: Vec<CString> = Vec::with_capacity(process.env.len() + 3);
-    env.extend(process.env.iter().filter(|entry| entry.to_bytes() != b"HOME=").cloned());
+    env.extend(
+        process
+            .env
+            .iter()
+            .filter(|entry| entry.to_bytes() != b"HOME=")
+            .cloned(),
+    );
     if process.variable("HOME").is_none_or(<[u8]>::is_empty) {
         // A home directory from a line of text holds no NUL byte; if it did, there is simply no HOME.
         env.extend(CString::new([b"HOME=", home().as_slice()].concat()));
     }
     if preserved.listen > 0 {
-        let entries = [format!("LISTEN_FDS={}", preserved.listen), format!("LISTEN_PID={pid}")];
-        env.extend(entries.into_iter().filter_map(|entry| CString::new(entry).ok()));
+        let entries = [
+            format!("LISTEN_FDS={}", preserved.listen),
+            format!("LISTEN_PID={pid}"),
+        ];
+        env.extend(
+            entries
+                .into_iter()
+                .filter_map(|entry| CString::new(entry).ok()),
+        );
     }
     env
 }

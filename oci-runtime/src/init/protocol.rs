@@ -14,8 +14,8 @@ const MAX: usize = 32 * 1024;
 pub enum ToChild {
     /// Begin. With the state that hooks read.
     Go(Vec<u8>),
-    /// The runtime's hooks have run.
-    HooksDone,
+    /// What the child asked for is done.
+    Continue,
 }
 
 /// From the child.
@@ -23,6 +23,8 @@ pub enum ToChild {
 pub enum FromChild {
     /// The namespaces and mounts are there.
     RunHooks,
+    /// The child may not set its own resource limits: the parent has to.
+    SetLimits,
     /// Everything is done but the program itself.
     Ready,
     /// A step failed; the child ends.
@@ -35,14 +37,14 @@ impl ToChild {
     fn encode(&self) -> Vec<u8> {
         match self {
             Self::Go(state) => [b"g", state.as_slice()].concat(),
-            Self::HooksDone => b"h".to_vec(),
+            Self::Continue => b"h".to_vec(),
         }
     }
 
     fn decode(data: &[u8]) -> Option<Self> {
         match data.split_first()? {
             (b'g', state) => Some(Self::Go(state.to_vec())),
-            (b'h', []) => Some(Self::HooksDone),
+            (b'h', []) => Some(Self::Continue),
             _ => None,
         }
     }
@@ -52,11 +54,17 @@ impl FromChild {
     fn encode(&self) -> Vec<u8> {
         match self {
             Self::RunHooks => b"r".to_vec(),
+            Self::SetLimits => b"l".to_vec(),
             Self::Ready => b"k".to_vec(),
             Self::Pid(pid) => format!("p{pid}").into_bytes(),
             Self::Failed(error) => {
                 let hint = error.hint.as_deref().unwrap_or_default();
-                let cut = |text: &str, most: usize| text.chars().take(most / 4).collect::<String>().replace('\0', " ");
+                let cut = |text: &str, most: usize| {
+                    text.chars()
+                        .take(most / 4)
+                        .collect::<String>()
+                        .replace('\0', " ")
+                };
                 format!("f{}\0{}", cut(&error.message, MAX / 2), cut(hint, MAX / 4)).into_bytes()
             }
         }
@@ -65,13 +73,17 @@ impl FromChild {
     fn decode(data: &[u8]) -> Option<Self> {
         match data.split_first()? {
             (b'r', []) => Some(Self::RunHooks),
+            (b'l', []) => Some(Self::SetLimits),
             (b'k', []) => Some(Self::Ready),
             (b'p', pid) => std::str::from_utf8(pid).ok()?.parse().ok().map(Self::Pid),
             (b'f', text) => {
                 let text = String::from_utf8_lossy(text);
                 let (message, hint) = text.split_once('\0')?;
                 let hint = (!hint.is_empty()).then(|| hint.to_owned());
-                Some(Self::Failed(Error { message: message.to_owned(), hint }))
+                Some(Self::Failed(Error {
+                    message: message.to_owned(),
+                    hint,
+                }))
             }
             _ => None,
         }
@@ -83,7 +95,9 @@ fn send_packet(socket: impl AsFd, data: &[u8]) -> Result<()> {
     loop {
         match send(socket.as_fd().as_raw_fd(), data, MsgFlags::MSG_NOSIGNAL) {
             Err(Errno::EINTR) => {}
-            Err(errno) => return Err(sys::Error::new(errno, format!("send({} bytes)", data.len())).into()),
+            Err(errno) => {
+                return Err(sys::Error::new(errno, format!("send({} bytes)", data.len())).into());
+            }
             Ok(_) => return Ok(()),
         }
     }
@@ -136,13 +150,28 @@ pub fn hear_parent(socket: impl AsFd) -> Result<ToChild> {
     ToChild::decode(&data).ok_or_else(|| Error::new("unknown message from the runtime"))
 }
 
+/// Waits until the parent has done what it was asked for.
+///
+/// # Errors
+/// The parent has ended, or says something else.
+pub fn hear_continue(socket: impl AsFd) -> Result<()> {
+    match hear_parent(socket)? {
+        ToChild::Continue => Ok(()),
+        ToChild::Go(_) => Err(Error::new("unexpected message from the runtime")),
+    }
+}
+
 /// What the child says next; `None` where it has ended without a word.
 ///
 /// # Errors
 /// A message that makes no sense.
 pub fn hear_child(socket: impl AsFd) -> Result<Option<FromChild>> {
-    let Some(data) = receive_packet(socket)? else { return Ok(None) };
-    FromChild::decode(&data).map(Some).ok_or_else(|| Error::new("unknown message from the container's first process"))
+    let Some(data) = receive_packet(socket)? else {
+        return Ok(None);
+    };
+    FromChild::decode(&data)
+        .map(Some)
+        .ok_or_else(|| Error::new("unknown message from the container's first process"))
 }
 
 #[cfg(test)]
@@ -152,12 +181,22 @@ mod tests {
     #[test]
     fn each_message_arrives_as_it_was_sent() {
         let (parent, child) = sys::fd::seqpacket_pair().unwrap();
-        for message in [ToChild::Go(vec![b'x'; 100_000]), ToChild::Go(Vec::new()), ToChild::HooksDone] {
+        for message in [
+            ToChild::Go(vec![b'x'; 100_000]),
+            ToChild::Go(Vec::new()),
+            ToChild::Continue,
+        ] {
             tell_child(&parent, &message).unwrap();
             assert_eq!(hear_parent(&child).unwrap(), message);
         }
         let failed = Error::new("mounts[0]: broken").hint("try again");
-        for message in [FromChild::RunHooks, FromChild::Ready, FromChild::Pid(42), FromChild::Failed(failed)] {
+        for message in [
+            FromChild::RunHooks,
+            FromChild::SetLimits,
+            FromChild::Ready,
+            FromChild::Pid(42),
+            FromChild::Failed(failed),
+        ] {
             tell_parent(&child, &message).unwrap();
             assert_eq!(hear_child(&parent).unwrap(), Some(message));
         }
@@ -169,7 +208,9 @@ mod tests {
     fn an_overlong_error_is_cut() {
         let (parent, child) = sys::fd::seqpacket_pair().unwrap();
         tell_parent(&child, &FromChild::Failed(Error::new("ä".repeat(100_000)))).unwrap();
-        let Some(FromChild::Failed(error)) = hear_child(&parent).unwrap() else { panic!("no failure") };
+        let Some(FromChild::Failed(error)) = hear_child(&parent).unwrap() else {
+            panic!("no failure")
+        };
         assert!(error.message.len() < MAX && error.message.starts_with('ä'));
     }
 }

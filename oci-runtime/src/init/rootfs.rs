@@ -41,7 +41,8 @@ fn make_parent_private(rootfs: &Path) -> Result<()> {
         .max_by_key(|mount| mount.mount_point.as_os_str().len());
     match parent {
         Some(mount) if mount.optional.iter().any(|one| one.starts_with("shared:")) => {
-            mount::set_propagation(&mount.mount_point, Propagation::Private, false).map_err(Error::from)
+            mount::set_propagation(&mount.mount_point, Propagation::Private, false)
+                .map_err(Error::from)
         }
         _ => Ok(()),
     }
@@ -58,9 +59,12 @@ pub(super) fn mask(root: &Root, plan: &Plan) -> Result<()> {
     let null = host_null()?;
     for path in &plan.masked {
         let within = || format!("linux.maskedPaths {path:?}");
-        let Some(target) = existing(root, path).within(within)? else { continue };
+        let Some(target) = existing(root, path).within(within)? else {
+            continue;
+        };
         if is_directory(target.as_fd()).within(within)? {
             let context = FsContext::open("tmpfs").within(within)?;
+            context.set_string("source", "tmpfs").within(within)?;
             context.set_string("nr_blocks", "1").within(within)?;
             context.set_string("nr_inodes", "1").within(within)?;
             let empty = context.mount(MountAttr::MOUNT_ATTR_RDONLY).within(within)?;
@@ -75,8 +79,13 @@ pub(super) fn mask(root: &Root, plan: &Plan) -> Result<()> {
 
 /// The host's `/dev/null`, verified: a mask must never be a file of the container's choice (CVE-2025-31133).
 fn host_null() -> Result<OwnedFd> {
-    let null = mount::open_tree(AT_FDCWD, Path::new("/dev/null"), OpenTree::AT_SYMLINK_NOFOLLOW)?;
-    let stat = nix::sys::stat::fstat(&null).map_err(|errno| sys::Error::new(errno, "fstat(\"/dev/null\")"))?;
+    let null = mount::open_tree(
+        AT_FDCWD,
+        Path::new("/dev/null"),
+        OpenTree::AT_SYMLINK_NOFOLLOW,
+    )?;
+    let stat = nix::sys::stat::fstat(&null)
+        .map_err(|errno| sys::Error::new(errno, "fstat(\"/dev/null\")"))?;
     let is_device = stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFCHR.bits();
     if is_device && stat.st_rdev == nix::sys::stat::makedev(1, 3) {
         Ok(null)
@@ -92,10 +101,20 @@ fn host_null() -> Result<OwnedFd> {
 pub(super) fn make_readonly(root: &Root, plan: &Plan) -> Result<()> {
     for path in &plan.readonly {
         let within = || format!("linux.readonlyPaths {path:?}");
-        let Some(target) = existing(root, path).within(within)? else { continue };
+        let Some(target) = existing(root, path).within(within)? else {
+            continue;
+        };
         let copy = mount::clone_tree(&target, true).within(within)?;
         let set = MountAttr::MOUNT_ATTR_RDONLY;
-        mount::mount_setattr(&copy, MountAttrs { set, recursive: true, ..MountAttrs::default() }).within(within)?;
+        mount::mount_setattr(
+            &copy,
+            MountAttrs {
+                set,
+                recursive: true,
+                ..MountAttrs::default()
+            },
+        )
+        .within(within)?;
         mount::attach_at(&copy, &target).within(within)?;
     }
     Ok(())
@@ -104,7 +123,10 @@ pub(super) fn make_readonly(root: &Root, plan: &Plan) -> Result<()> {
 fn existing(root: &Root, path: &Path) -> sys::Result<Option<OwnedFd>> {
     match root.resolve(path) {
         Ok(fd) => Ok(Some(fd)),
-        Err(sys::Error { errno: Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES, .. }) => Ok(None),
+        Err(sys::Error {
+            errno: Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES,
+            ..
+        }) => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -124,7 +146,11 @@ pub(super) fn pivot(root: &Root) -> Result<()> {
     mount::pivot_root(Path::new("."), Path::new(".")).map_err(|error| {
         let ramdisk = error.errno == Errno::EINVAL;
         let error = Error::from(error);
-        if ramdisk { error.hint("the host's root may be a ramdisk; try --no-pivot") } else { error }
+        if ramdisk {
+            error.hint("the host's root may be a ramdisk; try --no-pivot")
+        } else {
+            error
+        }
     })?;
     // Taking the old root away must not take it away from the host.
     mount::set_propagation(Path::new("."), Propagation::Slave, true)?;
@@ -144,7 +170,13 @@ pub(super) fn move_over_root(root: &Root, rootfs: &Path) -> Result<()> {
             match mount::unmount(&found.mount_point, MntFlags::MNT_DETACH) {
                 // Locked by a user namespace: covered instead.
                 Err(error) if matches!(error.errno, Errno::EINVAL | Errno::EPERM) => {
-                    mount::mount(Some(Path::new("tmpfs")), &found.mount_point, Some("tmpfs"), MsFlags::empty(), None)?;
+                    mount::mount(
+                        Some(Path::new("tmpfs")),
+                        &found.mount_point,
+                        Some("tmpfs"),
+                        MsFlags::empty(),
+                        None,
+                    )?;
                 }
                 other => other?,
             }
@@ -162,14 +194,22 @@ pub(super) fn move_over_root(root: &Root, rootfs: &Path) -> Result<()> {
 /// # Errors
 /// The mount refuses.
 pub(super) fn finish(root: &Root, plan: &Plan) -> Result<()> {
-    if let Some((propagation @ (Propagation::Shared | Propagation::Unbindable), recursive)) = plan.rootfs_propagation {
+    if let Some((propagation @ (Propagation::Shared | Propagation::Unbindable), recursive)) =
+        plan.rootfs_propagation
+    {
         mount::set_propagation(Path::new("/"), propagation, recursive)
             .within(|| "linux.rootfsPropagation".to_owned())?;
     }
     if plan.readonly_rootfs {
         let set = MountAttr::MOUNT_ATTR_RDONLY;
-        mount::mount_setattr(root, MountAttrs { set, ..MountAttrs::default() })
-            .within(|| "root.readonly".to_owned())?;
+        mount::mount_setattr(
+            root,
+            MountAttrs {
+                set,
+                ..MountAttrs::default()
+            },
+        )
+        .within(|| "root.readonly".to_owned())?;
     }
     Ok(())
 }

@@ -19,7 +19,8 @@ use crate::spec::IdMapping;
 /// A path that is missing or is a namespace of another kind.
 pub fn open_namespaces(plan: &NamespacePlan) -> Result<Vec<(NamespaceKind, OwnedFd)>> {
     let open = |(kind, path): &(NamespaceKind, std::path::PathBuf)| {
-        let fd = namespace::open(path, *kind).within(|| format!("linux.namespaces[{kind}].path"))?;
+        let fd =
+            namespace::open(path, *kind).within(|| format!("linux.namespaces[{kind}].path"))?;
         Ok((*kind, fd))
     };
     plan.join.iter().map(open).collect()
@@ -68,14 +69,22 @@ pub struct Birth<'a> {
 pub fn spawn(birth: Birth<'_>, child: impl FnOnce(Vec<(NamespaceKind, OwnedFd)>)) -> Result<Child> {
     // The cgroup namespace's root is its maker's cgroup, and the child reaches its v1 cgroups only by itself.
     let new = birth.namespaces.new - CloneFlags::CLONE_NEWCGROUP;
-    let joins_user = birth.joined.iter().any(|(kind, _)| *kind == NamespaceKind::User);
+    let joins_user = birth
+        .joined
+        .iter()
+        .any(|(kind, _)| *kind == NamespaceKind::User);
     if joins_user {
         return through_intermediate(new, birth.joined, child);
     }
     // In a new user namespace the child has no rights over namespaces of the host, so the parent goes first.
-    let first = |kind: NamespaceKind| kind == NamespaceKind::Pid || new.contains(CloneFlags::CLONE_NEWUSER);
-    let (before, after): (Vec<_>, Vec<_>) = birth.joined.into_iter().partition(|(kind, _)| first(*kind));
-    let before: Vec<(NamespaceKind, BorrowedFd<'_>)> = before.iter().map(|(kind, fd)| (*kind, fd.as_fd())).collect();
+    let first =
+        |kind: NamespaceKind| kind == NamespaceKind::Pid || new.contains(CloneFlags::CLONE_NEWUSER);
+    let (before, after): (Vec<_>, Vec<_>) =
+        birth.joined.into_iter().partition(|(kind, _)| first(*kind));
+    let before: Vec<(NamespaceKind, BorrowedFd<'_>)> = before
+        .iter()
+        .map(|(kind, fd)| (*kind, fd.as_fd()))
+        .collect();
     let visit = Visit::enter(&before)?;
     match clone_into(new, birth.cgroup)? {
         Forked::Child => {
@@ -91,9 +100,16 @@ pub fn spawn(birth: Birth<'_>, child: impl FnOnce(Vec<(NamespaceKind, OwnedFd)>)
 }
 
 fn clone_into(namespaces: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> Result<Forked> {
-    clone3(&CloneArgs { namespaces, cgroup, sibling: false }).map_err(|error| {
+    clone3(&CloneArgs {
+        namespaces,
+        cgroup,
+        sibling: false,
+    })
+    .map_err(|error| {
         let hint = match error.errno {
-            Errno::EPERM => Some("making namespaces needs CAP_SYS_ADMIN, or a user namespace of the container's own"),
+            Errno::EPERM => Some(
+                "making namespaces needs CAP_SYS_ADMIN, or a user namespace of the container's own",
+            ),
             Errno::ENOSPC => Some("a limit in /proc/sys/user/max_*_namespaces is reached"),
             Errno::EUSERS => Some("user namespaces are nested too deep"),
             _ => None,
@@ -117,7 +133,13 @@ fn through_intermediate(
     match clone3(&CloneArgs::default())? {
         Forked::Child => {
             drop(ours);
-            let made = enter_all(joined).and_then(|()| Ok(clone3(&CloneArgs { namespaces: new, cgroup: None, sibling: true })?));
+            let made = enter_all(joined).and_then(|()| {
+                Ok(clone3(&CloneArgs {
+                    namespaces: new,
+                    cgroup: None,
+                    sibling: true,
+                })?)
+            });
             match made {
                 Ok(Forked::Child) => {
                     drop(theirs);
@@ -125,7 +147,10 @@ fn through_intermediate(
                 }
                 // The parent hears the end of the socket if it cannot be told.
                 Ok(Forked::Parent(born)) => {
-                    drop(protocol::tell_parent(&theirs, &FromChild::Pid(born.pid.as_raw())));
+                    drop(protocol::tell_parent(
+                        &theirs,
+                        &FromChild::Pid(born.pid.as_raw()),
+                    ));
                 }
                 Err(error) => drop(protocol::tell_parent(&theirs, &FromChild::Failed(error))),
             }
@@ -138,10 +163,15 @@ fn through_intermediate(
             match heard {
                 Some(FromChild::Pid(pid)) => {
                     let pid = Pid::from_raw(pid);
-                    Ok(Child { pid, pidfd: sys::process::pidfd_open(pid)? })
+                    Ok(Child {
+                        pid,
+                        pidfd: sys::process::pidfd_open(pid)?,
+                    })
                 }
                 Some(FromChild::Failed(error)) => Err(error),
-                _ => Err(Error::new("the process that joins the user namespace ended without a word")),
+                _ => Err(Error::new(
+                    "the process that joins the user namespace ended without a word",
+                )),
             }
         }
     }
@@ -150,7 +180,9 @@ fn through_intermediate(
 /// Enters all of them: those of the host first, which need the rights that entering the user namespace takes away.
 /// What is refused is owned by that user namespace, and tried again from inside.
 fn enter_all(joined: Vec<(NamespaceKind, OwnedFd)>) -> Result<()> {
-    let (user, others): (Vec<_>, Vec<_>) = joined.into_iter().partition(|(kind, _)| *kind == NamespaceKind::User);
+    let (user, others): (Vec<_>, Vec<_>) = joined
+        .into_iter()
+        .partition(|(kind, _)| *kind == NamespaceKind::User);
     let mut later = Vec::new();
     for (kind, fd) in others {
         match namespace::setns(&fd, kind.flag()) {
@@ -174,7 +206,8 @@ pub fn write_id_maps(pid: Pid, plan: &NamespacePlan) -> Result<()> {
     }
     let write = |file: &str, content: &str| {
         let path = format!("/proc/{pid}/{file}");
-        std::fs::write(&path, content).map_err(|error| Error::from(sys::Error::from_io(&error, format!("write({path:?})"))))
+        std::fs::write(&path, content)
+            .map_err(|error| Error::from(sys::Error::from_io(&error, format!("write({path:?})"))))
     };
     if !nix::unistd::geteuid().is_root() {
         // An unprivileged user may map its groups only where it cannot drop any: user_namespaces(7).
@@ -185,7 +218,9 @@ pub fn write_id_maps(pid: Pid, plan: &NamespacePlan) -> Result<()> {
 }
 
 fn map_text(map: &[IdMapping]) -> String {
-    map.iter().map(|range| format!("{} {} {}\n", range.container_id, range.host_id, range.size)).collect()
+    map.iter()
+        .map(|range| format!("{} {} {}\n", range.container_id, range.host_id, range.size))
+        .collect()
 }
 
 /// Sets `oom_score_adj` from outside: the child may no longer write it once it has another user.
@@ -193,18 +228,26 @@ fn map_text(map: &[IdMapping]) -> String {
 /// # Errors
 /// `EACCES` for a lower value without CAP_SYS_RESOURCE.
 pub fn set_oom_score(pid: Pid, process: &ProcessPlan) -> Result<()> {
-    let Some(value) = process.oom_score_adj else { return Ok(()) };
+    let Some(value) = process.oom_score_adj else {
+        return Ok(());
+    };
     let path = format!("/proc/{pid}/oom_score_adj");
     std::fs::write(&path, value.to_string()).map_err(|error| {
         let denied = error.kind() == std::io::ErrorKind::PermissionDenied;
-        let error = Error::from(sys::Error::from_io(&error, format!("write({path:?}, \"{value}\")")))
-            .within("process.oomScoreAdj");
-        if denied { error.hint("a value below the caller's own needs CAP_SYS_RESOURCE") } else { error }
+        let error = Error::from(sys::Error::from_io(
+            &error,
+            format!("write({path:?}, \"{value}\")"),
+        ))
+        .within("process.oomScoreAdj");
+        if denied {
+            error.hint("a value below the caller's own needs CAP_SYS_RESOURCE")
+        } else {
+            error
+        }
     })
 }
 
-/// Sets the resource limits from outside: the parent has the rights, and nothing that the child still does can hit
-/// them.
+/// Sets the resource limits of a process (0: the caller).
 ///
 /// # Errors
 /// `EPERM` for a hard limit above the present one without CAP_SYS_RESOURCE.
@@ -214,7 +257,11 @@ pub fn set_rlimits(pid: Pid, process: &ProcessPlan) -> Result<()> {
             let denied = error.errno == Errno::EPERM;
             let name = sys::creds::rlimit_name(*resource);
             let error = Error::from(error).within(format!("process.rlimits[{name}]"));
-            if denied { error.hint("raising a hard limit needs CAP_SYS_RESOURCE") } else { error }
+            if denied {
+                error.hint("raising a hard limit needs CAP_SYS_RESOURCE")
+            } else {
+                error
+            }
         })?;
     }
     Ok(())
@@ -226,7 +273,10 @@ pub fn set_rlimits(pid: Pid, process: &ProcessPlan) -> Result<()> {
 /// `EPERM` for ids that this user may not map.
 pub fn user_namespace(uid_map: &[IdMapping], gid_map: &[IdMapping]) -> Result<OwnedFd> {
     let (ours, theirs) = sys::fd::pipe()?;
-    match clone3(&CloneArgs { namespaces: CloneFlags::CLONE_NEWUSER, ..CloneArgs::default() })? {
+    match clone3(&CloneArgs {
+        namespaces: CloneFlags::CLONE_NEWUSER,
+        ..CloneArgs::default()
+    })? {
         Forked::Child => {
             drop(theirs);
             // Waits for the parent to let go of the pipe; what the read says does not matter.
@@ -241,8 +291,13 @@ pub fn user_namespace(uid_map: &[IdMapping], gid_map: &[IdMapping]) -> Result<Ow
                 uid_map: uid_map.to_vec(),
                 gid_map: gid_map.to_vec(),
             };
-            let fd = write_id_maps(child.pid, &plan)
-                .and_then(|()| namespace::open(Path::new(&format!("/proc/{}/ns/user", child.pid)), NamespaceKind::User).map_err(Error::from));
+            let fd = write_id_maps(child.pid, &plan).and_then(|()| {
+                namespace::open(
+                    Path::new(&format!("/proc/{}/ns/user", child.pid)),
+                    NamespaceKind::User,
+                )
+                .map_err(Error::from)
+            });
             drop(theirs);
             sys::process::wait(&child.pidfd)?;
             fd

@@ -15,8 +15,14 @@ pub struct CgroupPlan {
 
 /// Decides on the cgroup of a container. Without a path it is named for the container, below the caller's own.
 pub fn plan(id: &str, linux: &spec::Linux, problems: &mut Problems) -> Option<CgroupPlan> {
-    let text = if linux.cgroups_path.is_empty() { id } else { &linux.cgroups_path };
-    let resources = resources(&linux.resources, "linux.resources", problems);
+    let text = if linux.cgroups_path.is_empty() {
+        id
+    } else {
+        &linux.cgroups_path
+    };
+    let mut resources = resources(&linux.resources, "linux.resources", problems);
+    // Without rules a container still gets no more than the default devices.
+    resources.devices.get_or_insert_default();
     match CgroupPath::new(text) {
         Ok(path) => Some(CgroupPlan { path, resources }),
         Err(error) => {
@@ -27,7 +33,11 @@ pub fn plan(id: &str, linux: &spec::Linux, problems: &mut Problems) -> Option<Cg
 }
 
 /// Converts the limits; also what `update` gets. `prefix` is for messages.
-pub fn resources(spec: &spec::Resources, prefix: &str, problems: &mut Problems) -> cgroup::Resources {
+pub fn resources(
+    spec: &spec::Resources,
+    prefix: &str,
+    problems: &mut Problems,
+) -> cgroup::Resources {
     let unsupported = [
         (spec.block_io, "blockIO"),
         (spec.hugepage_limits, "hugepageLimits"),
@@ -35,11 +45,19 @@ pub fn resources(spec: &spec::Resources, prefix: &str, problems: &mut Problems) 
         (spec.rdma, "rdma"),
     ];
     for (presence, name) in unsupported {
-        problems.require(!presence.0, &format!("{prefix}.{name}"), "not supported yet");
+        problems.require(
+            !presence.0,
+            &format!("{prefix}.{name}"),
+            "not supported yet",
+        );
     }
     for key in spec.unified.keys() {
         let plain = !key.is_empty() && !key.contains('/') && !key.contains('\0');
-        problems.require(plain, &format!("{prefix}.unified"), &format!("{key:?} is not the name of a file"));
+        problems.require(
+            plain,
+            &format!("{prefix}.unified"),
+            &format!("{key:?} is not the name of a file"),
+        );
     }
     let text = |value: &String| (!value.is_empty()).then(|| value.clone());
     let (memory, cpu) = (&spec.memory, &spec.cpu);
@@ -66,11 +84,19 @@ pub fn resources(spec: &spec::Resources, prefix: &str, problems: &mut Problems) 
         },
         pids_limit: spec.pids.limit,
         devices: devices(&spec.devices, prefix, problems),
-        unified: spec.unified.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+        unified: spec
+            .unified
+            .iter()
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect(),
     }
 }
 
-fn devices(rules: &[spec::DeviceCgroup], prefix: &str, problems: &mut Problems) -> Option<Vec<DeviceRule>> {
+fn devices(
+    rules: &[spec::DeviceCgroup],
+    prefix: &str,
+    problems: &mut Problems,
+) -> Option<Vec<DeviceRule>> {
     if rules.is_empty() {
         return None;
     }
@@ -81,11 +107,18 @@ fn devices(rules: &[spec::DeviceCgroup], prefix: &str, problems: &mut Problems) 
             "c" | "u" => DeviceType::Char,
             "b" => DeviceType::Block,
             other => {
-                problems.push(format!("{field}.type"), format!("invalid device type {other:?}"));
+                problems.push(
+                    format!("{field}.type"),
+                    format!("invalid device type {other:?}"),
+                );
                 return None;
             }
         };
-        let access = if rule.access.is_empty() { "rwm" } else { &rule.access };
+        let access = if rule.access.is_empty() {
+            "rwm"
+        } else {
+            &rule.access
+        };
         let access = match DeviceAccess::parse(access) {
             Ok(access) => access,
             Err(error) => {
@@ -95,7 +128,13 @@ fn devices(rules: &[spec::DeviceCgroup], prefix: &str, problems: &mut Problems) 
         };
         // A negative number is runc's spelling of "any".
         let number = |value: Option<i64>| value.and_then(|value| u32::try_from(value).ok());
-        Some(DeviceRule { allow: rule.allow, kind, major: number(rule.major), minor: number(rule.minor), access })
+        Some(DeviceRule {
+            allow: rule.allow,
+            kind,
+            major: number(rule.major),
+            minor: number(rule.minor),
+            access,
+        })
     };
     Some(rules.iter().enumerate().filter_map(convert).collect())
 }

@@ -49,7 +49,9 @@ pub fn plan(devices: &[spec::Device], problems: &mut Problems) -> Vec<DevicePlan
     };
     let mut plan: Vec<DevicePlan> = DEFAULT.into_iter().map(default).collect();
     for (index, device) in devices.iter().enumerate() {
-        let Some(one) = one(device, &format!("linux.devices[{index}]"), problems) else { continue };
+        let Some(one) = one(device, &format!("linux.devices[{index}]"), problems) else {
+            continue;
+        };
         match plan.iter_mut().find(|known| known.path == one.path) {
             Some(known) => *known = one,
             None => plan.push(one),
@@ -64,12 +66,18 @@ fn one(device: &spec::Device, field: &str, problems: &mut Problems) -> Option<De
         "b" => SFlag::S_IFBLK,
         "p" => SFlag::S_IFIFO,
         other => {
-            problems.push(format!("{field}.type"), format!("invalid device type {other:?}"));
+            problems.push(
+                format!("{field}.type"),
+                format!("invalid device type {other:?}"),
+            );
             return None;
         }
     };
     if !device.path.starts_with('/') || device.path.contains('\0') {
-        problems.push(format!("{field}.path"), format!("{:?} is not an absolute path", device.path));
+        problems.push(
+            format!("{field}.path"),
+            format!("{:?} is not an absolute path", device.path),
+        );
         return None;
     }
     // The kernel has 12 bits for the major and 20 for the minor number.
@@ -80,11 +88,22 @@ fn one(device: &spec::Device, field: &str, problems: &mut Problems) -> Option<De
         number(device.major, 1 << 12).zip(number(device.minor, 1 << 20))
     };
     let Some((major, minor)) = numbers else {
-        problems.push(field, format!("no such device number {}:{}", device.major, device.minor));
+        problems.push(
+            field,
+            format!("no such device number {}:{}", device.major, device.minor),
+        );
         return None;
     };
     // Callers pass the whole st_mode; only the permissions are ours to set.
     let mode = device.file_mode.unwrap_or(0o666) & 0o7777;
     let (uid, gid) = (device.uid.unwrap_or(0), device.gid.unwrap_or(0));
-    Some(DevicePlan { path: clean_absolute(device.path.as_ref()), kind, major, minor, mode, uid, gid })
+    Some(DevicePlan {
+        path: clean_absolute(device.path.as_ref()),
+        kind,
+        major,
+        minor,
+        mode,
+        uid,
+        gid,
+    })
 }

@@ -91,30 +91,54 @@ impl Plan {
         let propagation = &spec.linux.rootfs_propagation;
         let rootfs_propagation = options::parse_propagation(propagation);
         let known = propagation.is_empty() || rootfs_propagation.is_some();
-        problems.require(known, "linux.rootfsPropagation", &format!("unknown propagation {propagation:?}"));
+        problems.require(
+            known,
+            "linux.rootfsPropagation",
+            &format!("unknown propagation {propagation:?}"),
+        );
 
         let mounts = plan_mounts(spec, bundle, &mut problems);
         let fill_dev = !mounts.iter().any(|mount| {
-            mount.destination == Path::new("/dev") && matches!(mount.source, MountSource::Bind { .. })
+            mount.destination == Path::new("/dev")
+                && matches!(mount.source, MountSource::Bind { .. })
         });
         check_names(spec, &namespaces, &mut problems);
-        let sysctl = sysctl::plan(&spec.linux.sysctl, &namespaces, !spec.hostname.is_empty(), &mut problems);
+        let sysctl = sysctl::plan(
+            &spec.linux.sysctl,
+            &namespaces,
+            !spec.hostname.is_empty(),
+            &mut problems,
+        );
         let default_process = Default::default();
         let process = spec.process.as_ref().unwrap_or(&default_process);
-        problems.require(spec.process.is_some(), "process", "process property must not be empty");
+        problems.require(
+            spec.process.is_some(),
+            "process",
+            "process property must not be empty",
+        );
         let process = ProcessPlan::new(process, &mut problems, &mut warnings);
         check_hooks(&spec.hooks, &mut problems);
         let personality = personality(spec, &mut problems);
         let cgroup = cgroup::plan(id, &spec.linux, &mut problems);
         let paths = |list: &[String], field: &str, problems: &mut Problems| {
-            let absolute = list.iter().all(|path| path.starts_with('/') && !path.contains('\0'));
+            let absolute = list
+                .iter()
+                .all(|path| path.starts_with('/') && !path.contains('\0'));
             problems.require(absolute, field, "every path must be absolute");
-            list.iter().map(|path| mounts::clean_absolute(Path::new(path))).collect::<Vec<_>>()
+            list.iter()
+                .map(|path| mounts::clean_absolute(Path::new(path)))
+                .collect::<Vec<_>>()
         };
         let masked = paths(&spec.linux.masked_paths, "linux.maskedPaths", &mut problems);
-        let readonly = paths(&spec.linux.readonly_paths, "linux.readonlyPaths", &mut problems);
+        let readonly = paths(
+            &spec.linux.readonly_paths,
+            "linux.readonlyPaths",
+            &mut problems,
+        );
         let devices = devices::plan(&spec.linux.devices, &mut problems);
-        let Some(cgroup) = problems.into_result(cgroup)? else { return Err(Problems::default()) };
+        let Some(cgroup) = problems.into_result(cgroup)? else {
+            return Err(Problems::default());
+        };
 
         Ok(Self {
             oci_version: spec.oci_version.clone(),
@@ -144,7 +168,11 @@ impl Plan {
 fn check_version(version: &str, problems: &mut Problems) {
     // Every 1.x is compatible by the rules of semantic versioning; 1.0.0-rc… and …-dev are 1.x as well.
     let known = version.split('.').next() == Some("1") && version.split('.').count() >= 2;
-    problems.require(known, "ociVersion", &format!("unsupported version {version:?}, this runtime knows 1.x"));
+    problems.require(
+        known,
+        "ociVersion",
+        &format!("unsupported version {version:?}, this runtime knows 1.x"),
+    );
 }
 
 fn refuse_unsupported(spec: &Spec, problems: &mut Problems) {
@@ -173,7 +201,11 @@ fn rootfs(spec: &Spec, bundle: &Path, problems: &mut Problems) -> (PathBuf, bool
     problems.require(!root.path.is_empty(), "root.path", "must not be empty");
     problems.require(!root.path.contains('\0'), "root.path", "holds a NUL byte");
     let path = bundle.join(&root.path);
-    problems.require(path != Path::new("/"), "root.path", "the root of the host cannot be a container's root");
+    problems.require(
+        path != Path::new("/"),
+        "root.path",
+        "the root of the host cannot be a container's root",
+    );
     (path, root.readonly)
 }
 
@@ -183,9 +215,16 @@ fn plan_mounts(spec: &Spec, bundle: &Path, problems: &mut Problems) -> Vec<Mount
 }
 
 fn check_names(spec: &Spec, namespaces: &NamespacePlan, problems: &mut Problems) {
-    for (name, field) in [(&spec.hostname, "hostname"), (&spec.domainname, "domainname")] {
+    for (name, field) in [
+        (&spec.hostname, "hostname"),
+        (&spec.domainname, "domainname"),
+    ] {
         let uts = name.is_empty() || namespaces.has(NamespaceKind::Uts);
-        problems.require(uts, field, "cannot be set without a UTS namespace of its own");
+        problems.require(
+            uts,
+            field,
+            "cannot be set without a UTS namespace of its own",
+        );
         problems.require(name.len() <= 64, field, "longer than 64 bytes");
         problems.require(!name.contains('\0'), field, "holds a NUL byte");
     }
@@ -204,23 +243,44 @@ fn check_hooks(hooks: &Hooks, problems: &mut Problems) {
         for (index, hook) in list.iter().enumerate() {
             let field = format!("hooks.{name}[{index}]");
             let absolute = hook.path.starts_with('/');
-            problems.require(absolute, &format!("{field}.path"), &format!("{:?} is not an absolute path", hook.path));
+            problems.require(
+                absolute,
+                &format!("{field}.path"),
+                &format!("{:?} is not an absolute path", hook.path),
+            );
             let timeout = hook.timeout.is_none_or(|timeout| timeout > 0);
-            problems.require(timeout, &format!("{field}.timeout"), "must be greater than zero");
-            let mut texts = std::iter::once(&hook.path).chain(&hook.args).chain(&hook.env);
-            problems.require(!texts.any(|text| text.contains('\0')), &field, "holds a NUL byte");
+            problems.require(
+                timeout,
+                &format!("{field}.timeout"),
+                "must be greater than zero",
+            );
+            let mut texts = std::iter::once(&hook.path)
+                .chain(&hook.args)
+                .chain(&hook.env);
+            problems.require(
+                !texts.any(|text| text.contains('\0')),
+                &field,
+                "holds a NUL byte",
+            );
         }
     }
 }
 
 fn personality(spec: &Spec, problems: &mut Problems) -> Option<u32> {
     let personality = spec.linux.personality.as_ref()?;
-    problems.require(personality.flags.is_empty(), "linux.personality.flags", "no flag is supported");
+    problems.require(
+        personality.flags.is_empty(),
+        "linux.personality.flags",
+        "no flag is supported",
+    );
     match personality.domain.as_str() {
         "LINUX" => Some(0),
         "LINUX32" => Some(8),
         other => {
-            problems.push("linux.personality.domain", format!("unknown execution domain {other:?}"));
+            problems.push(
+                "linux.personality.domain",
+                format!("unknown execution domain {other:?}"),
+            );
             None
         }
     }

@@ -47,7 +47,12 @@ pub enum MountSource {
 
 impl MountPlan {
     /// Decides on mount `index`.
-    pub fn new(index: usize, mount: &spec::Mount, bundle: &Path, problems: &mut Problems) -> Option<Self> {
+    pub fn new(
+        index: usize,
+        mount: &spec::Mount,
+        bundle: &Path,
+        problems: &mut Problems,
+    ) -> Option<Self> {
         let field = format!("mounts[{index}]");
         let destination = destination(&mount.destination, &field, problems)?;
         let options = match MountOptions::parse(&mount.options) {
@@ -57,19 +62,33 @@ impl MountPlan {
                 return None;
             }
         };
-        let nul = [&mount.source, &mount.fs_type].iter().any(|text| text.contains('\0'));
+        let nul = [&mount.source, &mount.fs_type]
+            .iter()
+            .any(|text| text.contains('\0'));
         problems.require(!nul, &field, "holds a NUL byte");
         let source = source(mount, &options, bundle, &field, problems)?;
         check_proc(&destination, &source, &field, problems);
         if let MountSource::Bind { .. } = source {
             let data = options.data.join(",");
-            problems.require(data.is_empty(), &format!("{field}.options"), &format!("{data:?} on a bind mount"));
+            problems.require(
+                data.is_empty(),
+                &format!("{field}.options"),
+                &format!("{data:?} on a bind mount"),
+            );
         }
-        if options.tmpcopyup && !matches!(&source, MountSource::New { fs_type, .. } if fs_type == "tmpfs") {
+        if options.tmpcopyup
+            && !matches!(&source, MountSource::New { fs_type, .. } if fs_type == "tmpfs")
+        {
             problems.push(format!("{field}.options"), "tmpcopyup is only for tmpfs");
         }
         let idmap = idmap(mount, &options, &source, &field, problems);
-        Some(Self { index, destination, source, options, idmap })
+        Some(Self {
+            index,
+            destination,
+            source,
+            options,
+            idmap,
+        })
     }
 
     /// Whether the attribute "read-only" must wait until everything is in place: other mounts may still need
@@ -89,7 +108,10 @@ fn destination(text: &str, field: &str, problems: &mut Problems) -> Option<PathB
     }
     let clean = clean_absolute(Path::new(text));
     if clean == Path::new("/") {
-        problems.push(field, "mounting over the root of the container is not supported");
+        problems.push(
+            field,
+            "mounting over the root of the container is not supported",
+        );
         return None;
     }
     Some(clean)
@@ -118,9 +140,15 @@ fn source(
     problems: &mut Problems,
 ) -> Option<MountSource> {
     // Bind mounts are known by their options; the type "bind" alone means the same.
-    let bind = options.bind.or_else(|| (mount.fs_type == "bind").then_some(false));
+    let bind = options
+        .bind
+        .or_else(|| (mount.fs_type == "bind").then_some(false));
     if options.remount && bind.is_none() {
-        problems.require(options.data.is_empty(), &format!("{field}.options"), "remount with filesystem options is not supported");
+        problems.require(
+            options.data.is_empty(),
+            &format!("{field}.options"),
+            "remount with filesystem options is not supported",
+        );
         return Some(MountSource::Remount);
     }
     if let Some(recursive) = bind {
@@ -128,15 +156,24 @@ fn source(
             problems.push(format!("{field}.source"), "a bind mount needs a source");
             return None;
         }
-        return Some(MountSource::Bind { path: bundle.join(&mount.source), recursive });
+        return Some(MountSource::Bind {
+            path: bundle.join(&mount.source),
+            recursive,
+        });
     }
     match mount.fs_type.as_str() {
         "" => {
-            problems.push(format!("{field}.type"), "neither a type nor the option bind");
+            problems.push(
+                format!("{field}.type"),
+                "neither a type nor the option bind",
+            );
             None
         }
         "cgroup" | "cgroup2" => Some(MountSource::Cgroup),
-        fs_type => Some(MountSource::New { fs_type: fs_type.to_owned(), source: mount.source.clone() }),
+        fs_type => Some(MountSource::New {
+            fs_type: fs_type.to_owned(),
+            source: mount.source.clone(),
+        }),
     }
 }
 
@@ -156,11 +193,15 @@ const OVER_PROC: [&str; 10] = [
 
 /// Whether something may be mounted at this place below `/proc`.
 pub fn allowed_over_proc(below_proc: &Path) -> bool {
-    OVER_PROC.iter().any(|allowed| below_proc == Path::new(allowed))
+    OVER_PROC
+        .iter()
+        .any(|allowed| below_proc == Path::new(allowed))
 }
 
 fn check_proc(destination: &Path, source: &MountSource, field: &str, problems: &mut Problems) {
-    let Ok(below) = destination.strip_prefix("/proc") else { return };
+    let Ok(below) = destination.strip_prefix("/proc") else {
+        return;
+    };
     let reason = format!("{destination:?} cannot be mounted because it is inside /proc");
     let allowed = if below.as_os_str().is_empty() {
         matches!(source, MountSource::Bind { .. } | MountSource::Remount)
@@ -188,9 +229,17 @@ fn idmap(
         return None;
     }
     let both = !maps.0.is_empty() && !maps.1.is_empty();
-    problems.require(both, &format!("{field}.uidMappings"), "both uidMappings and gidMappings must be given");
+    problems.require(
+        both,
+        &format!("{field}.uidMappings"),
+        "both uidMappings and gidMappings must be given",
+    );
     let bind = matches!(source, MountSource::Bind { .. });
-    problems.require(bind, &format!("{field}.uidMappings"), "id-mapped mounts are only supported for bind mounts");
+    problems.require(
+        bind,
+        &format!("{field}.uidMappings"),
+        "id-mapped mounts are only supported for bind mounts",
+    );
     namespaces::check_id_map(&format!("{field}.uidMappings"), &maps.0, problems);
     namespaces::check_id_map(&format!("{field}.gidMappings"), &maps.1, problems);
     Some(maps)

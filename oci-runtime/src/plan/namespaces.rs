@@ -33,17 +33,28 @@ impl NamespacePlan {
 
     /// The namespace of this kind that is joined.
     pub fn path(&self, kind: NamespaceKind) -> Option<&PathBuf> {
-        self.join.iter().find(|(known, _)| *known == kind).map(|(_, path)| path)
+        self.join
+            .iter()
+            .find(|(known, _)| *known == kind)
+            .map(|(_, path)| path)
     }
 
     /// Decides.
     pub fn new(linux: &Linux, problems: &mut Problems) -> Self {
-        let mut plan =
-            Self { new: CloneFlags::empty(), join: Vec::new(), uid_map: Vec::new(), gid_map: Vec::new() };
+        let mut plan = Self {
+            new: CloneFlags::empty(),
+            join: Vec::new(),
+            uid_map: Vec::new(),
+            gid_map: Vec::new(),
+        };
         for (index, namespace) in linux.namespaces.iter().enumerate() {
             plan.add(namespace, &format!("linux.namespaces[{index}]"), problems);
         }
-        problems.require(plan.has(NamespaceKind::Mnt), "linux.namespaces", "a mount namespace is required");
+        problems.require(
+            plan.has(NamespaceKind::Mnt),
+            "linux.namespaces",
+            "a mount namespace is required",
+        );
         plan.add_id_maps(linux, problems);
         plan
     }
@@ -59,31 +70,53 @@ impl NamespacePlan {
             "cgroup" => NamespaceKind::Cgroup,
             "time" => NamespaceKind::Time,
             other => {
-                problems.push(format!("{field}.type"), format!("namespace {other:?} does not exist"));
+                problems.push(
+                    format!("{field}.type"),
+                    format!("namespace {other:?} does not exist"),
+                );
                 return;
             }
         };
         if self.has(kind) {
-            problems.push(field, format!("malformed spec file: duplicated ns {:?}", namespace.kind));
+            problems.push(
+                field,
+                format!("malformed spec file: duplicated ns {:?}", namespace.kind),
+            );
         } else if namespace.path.is_empty() {
             self.new |= kind.flag();
         } else if !namespace.path.starts_with('/') || namespace.path.contains('\0') {
-            problems.push(format!("{field}.path"), format!("{:?} is not an absolute path", namespace.path));
+            problems.push(
+                format!("{field}.path"),
+                format!("{:?} is not an absolute path", namespace.path),
+            );
         } else if kind == NamespaceKind::Mnt {
-            problems.push(format!("{field}.path"), "joining a mount namespace is not supported yet");
+            problems.push(
+                format!("{field}.path"),
+                "joining a mount namespace is not supported yet",
+            );
         } else {
             self.join.push((kind, PathBuf::from(&namespace.path)));
         }
     }
 
     fn add_id_maps(&mut self, linux: &Linux, problems: &mut Problems) {
-        let maps = [("linux.uidMappings", &linux.uid_mappings), ("linux.gidMappings", &linux.gid_mappings)];
+        let maps = [
+            ("linux.uidMappings", &linux.uid_mappings),
+            ("linux.gidMappings", &linux.gid_mappings),
+        ];
         for (field, map) in maps {
             if self.is_new(NamespaceKind::User) {
-                problems.require(!map.is_empty(), field, "a new user namespace needs mappings");
+                problems.require(
+                    !map.is_empty(),
+                    field,
+                    "a new user namespace needs mappings",
+                );
                 check_id_map(field, map, problems);
             } else if self.path(NamespaceKind::User).is_none() && !map.is_empty() {
-                problems.push(field, "user namespace mappings are given, but no user namespace");
+                problems.push(
+                    field,
+                    "user namespace mappings are given, but no user namespace",
+                );
             }
         }
         self.uid_map.clone_from(&linux.uid_mappings);
@@ -98,9 +131,14 @@ pub fn check_id_map(field: &str, map: &[IdMapping], problems: &mut Problems) {
         let field = format!("{field}[{index}]");
         let ends = [range.container_id, range.host_id].map(|first| first.checked_add(range.size));
         problems.require(range.size > 0, &format!("{field}.size"), "0 ids");
-        problems.require(ends.iter().all(Option::is_some), &field, "the range passes 4294967295");
+        problems.require(
+            ends.iter().all(Option::is_some),
+            &field,
+            "the range passes 4294967295",
+        );
         let overlaps = |a: u32, b: u32, size: u32| {
-            u64::from(a) < u64::from(b) + u64::from(size) && u64::from(b) < u64::from(a) + u64::from(range.size)
+            u64::from(a) < u64::from(b) + u64::from(size)
+                && u64::from(b) < u64::from(a) + u64::from(range.size)
         };
         let clash = map[..index].iter().any(|other| {
             overlaps(range.container_id, other.container_id, other.size)

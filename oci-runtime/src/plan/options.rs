@@ -114,10 +114,14 @@ impl MountOptions {
             "" => return Err("an empty option".to_owned()),
             _ if option.contains('\0') => return Err("an option holds a NUL byte".to_owned()),
             _ if option.starts_with("idmap=") || option.starts_with("ridmap=") => {
-                return Err(format!("option {option:?} is not supported; use uidMappings and gidMappings"));
+                return Err(format!(
+                    "option {option:?} is not supported; use uidMappings and gidMappings"
+                ));
             }
             _ => {
-                let known = self.add_attribute(option) || self.add_propagation(option) || self.add_superblock(option);
+                let known = self.add_attribute(option)
+                    || self.add_propagation(option)
+                    || self.add_superblock(option);
                 if !known {
                     self.data.push(option.to_owned());
                 }
@@ -157,7 +161,12 @@ impl MountOptions {
     }
 
     fn add_propagation(&mut self, option: &str) -> bool {
-        let find = |name: &str| PROPAGATION.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind);
+        let find = |name: &str| {
+            PROPAGATION
+                .iter()
+                .find(|(known, _)| *known == name)
+                .map(|(_, kind)| *kind)
+        };
         if let Some(kind) = find(option) {
             self.propagation.push((kind, false));
         } else if let Some(kind) = option.strip_prefix('r').and_then(find) {
@@ -185,8 +194,17 @@ impl MountOptions {
 
 /// The propagation of `linux.rootfsPropagation`: the type, and whether for everything below.
 pub fn parse_propagation(name: &str) -> Option<(Propagation, bool)> {
-    let find = |name: &str| PROPAGATION.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind);
-    find(name).map(|kind| (kind, false)).or_else(|| name.strip_prefix('r').and_then(find).map(|kind| (kind, true)))
+    let find = |name: &str| {
+        PROPAGATION
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, kind)| *kind)
+    };
+    find(name).map(|kind| (kind, false)).or_else(|| {
+        name.strip_prefix('r')
+            .and_then(find)
+            .map(|kind| (kind, true))
+    })
 }
 
 #[cfg(test)]
@@ -213,7 +231,10 @@ mod tests {
         assert_eq!(parsed.set, MountAttr::MOUNT_ATTR_NOATIME);
         assert_eq!(parsed.clear, MountAttr::ATIME_FIELD);
         let parsed = parse(&["noatime", "relatime"]);
-        assert_eq!((parsed.set, parsed.clear), (MountAttr::empty(), MountAttr::ATIME_FIELD));
+        assert_eq!(
+            (parsed.set, parsed.clear),
+            (MountAttr::empty(), MountAttr::ATIME_FIELD)
+        );
     }
 
     #[test]
@@ -240,9 +261,16 @@ mod tests {
         ];
         for (name, attribute, on) in expect {
             let parsed = parse(&[name]);
-            let field = if on { parsed.set_recursive } else { parsed.clear_recursive };
+            let field = if on {
+                parsed.set_recursive
+            } else {
+                parsed.clear_recursive
+            };
             assert!(field.contains(attribute), "{name}");
-            assert!(parsed.set.is_empty() && parsed.clear.is_empty() && parsed.data.is_empty(), "{name}");
+            assert!(
+                parsed.set.is_empty() && parsed.clear.is_empty() && parsed.data.is_empty(),
+                "{name}"
+            );
         }
     }
 
@@ -250,10 +278,19 @@ mod tests {
     fn propagation_and_bind_are_kept_in_order() {
         let parsed = parse(&["rbind", "rslave", "shared", "bind"]);
         assert_eq!(parsed.bind, Some(true));
-        assert_eq!(parsed.propagation, [(Propagation::Slave, true), (Propagation::Shared, false)]);
+        assert_eq!(
+            parsed.propagation,
+            [(Propagation::Slave, true), (Propagation::Shared, false)]
+        );
         for name in ["shared", "slave", "private", "unbindable"] {
-            assert!(parse_propagation(name).is_some_and(|(_, recursive)| !recursive), "{name}");
-            assert!(parse_propagation(&format!("r{name}")).is_some_and(|(_, recursive)| recursive), "r{name}");
+            assert!(
+                parse_propagation(name).is_some_and(|(_, recursive)| !recursive),
+                "{name}"
+            );
+            assert!(
+                parse_propagation(&format!("r{name}")).is_some_and(|(_, recursive)| recursive),
+                "r{name}"
+            );
         }
         assert_eq!(parse_propagation("sharedd"), None);
     }
@@ -268,7 +305,10 @@ mod tests {
         for name in spec.split_whitespace() {
             assert_eq!(parse(&[name]).data, Vec::<String>::new(), "{name}");
         }
-        assert_eq!(parse(&["mode=755", "size=64k", "newinstance"]).data, ["mode=755", "size=64k", "newinstance"]);
+        assert_eq!(
+            parse(&["mode=755", "size=64k", "newinstance"]).data,
+            ["mode=755", "size=64k", "newinstance"]
+        );
     }
 
     proptest::proptest! {

@@ -16,7 +16,10 @@ pub struct Problems(Vec<Problem>);
 impl Problems {
     /// Notes a problem.
     pub fn push(&mut self, field: impl Into<String>, reason: impl Into<String>) {
-        self.0.push(Problem { field: field.into(), reason: reason.into() });
+        self.0.push(Problem {
+            field: field.into(),
+            reason: reason.into(),
+        });
     }
 
     /// Notes a problem unless the condition holds.
@@ -31,7 +34,11 @@ impl Problems {
     /// # Errors
     /// The problems.
     pub fn into_result<T>(self, value: T) -> Result<T, Self> {
-        if self.0.is_empty() { Ok(value) } else { Err(self) }
+        if self.0.is_empty() {
+            Ok(value)
+        } else {
+            Err(self)
+        }
     }
 
     /// The problems themselves.

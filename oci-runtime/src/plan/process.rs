@@ -64,23 +64,52 @@ const DEFAULT_UMASK: u32 = 0o022;
 
 impl ProcessPlan {
     /// Decides, noting what is wrong in `problems` and what is merely odd in `warnings`.
-    pub fn new(process: &spec::Process, problems: &mut Problems, warnings: &mut Vec<String>) -> Self {
+    pub fn new(
+        process: &spec::Process,
+        problems: &mut Problems,
+        warnings: &mut Vec<String>,
+    ) -> Self {
         refuse_unsupported(process, problems);
         let cwd = PathBuf::from(&process.cwd);
-        problems.require(!process.cwd.is_empty(), "process.cwd", "Cwd property must not be empty");
-        problems.require(process.cwd.is_empty() || cwd.is_absolute(), "process.cwd", "Cwd must be an absolute path");
-        problems.require(!process.cwd.contains('\0'), "process.cwd", "holds a NUL byte");
+        problems.require(
+            !process.cwd.is_empty(),
+            "process.cwd",
+            "Cwd property must not be empty",
+        );
+        problems.require(
+            process.cwd.is_empty() || cwd.is_absolute(),
+            "process.cwd",
+            "Cwd must be an absolute path",
+        );
+        problems.require(
+            !process.cwd.contains('\0'),
+            "process.cwd",
+            "holds a NUL byte",
+        );
         let args_ok = process.args.first().is_some_and(|first| !first.is_empty());
         problems.require(args_ok, "process.args", "args must not be empty");
         let user = &process.user;
-        problems.require(user.uid != u32::MAX, "process.user.uid", "4294967295 is no user id");
-        problems.require(user.gid != u32::MAX, "process.user.gid", "4294967295 is no group id");
+        problems.require(
+            user.uid != u32::MAX,
+            "process.user.uid",
+            "4294967295 is no user id",
+        );
+        problems.require(
+            user.gid != u32::MAX,
+            "process.user.gid",
+            "4294967295 is no group id",
+        );
         let umask = user.umask.unwrap_or(DEFAULT_UMASK);
         problems.require(umask <= 0o777, "process.user.umask", "more than 0777");
-        let size = process.console_size.filter(|size| size.height > 0 && size.width > 0);
+        let size = process
+            .console_size
+            .filter(|size| size.height > 0 && size.width > 0);
         Self {
             terminal: process.terminal,
-            console_size: size.map(|size| WindowSize { rows: size.height, columns: size.width }),
+            console_size: size.map(|size| WindowSize {
+                rows: size.height,
+                columns: size.width,
+            }),
             args: c_strings(&process.args, "process.args", problems),
             env: environment(&process.env, problems),
             cwd,
@@ -92,20 +121,34 @@ impl ProcessPlan {
             rlimits: rlimits(&process.rlimits, problems),
             no_new_privileges: process.no_new_privileges,
             oom_score_adj: oom_score_adj(process.oom_score_adj, problems),
-            scheduler: process.scheduler.as_ref().and_then(|one| scheduler(one, problems)),
-            io_priority: process.io_priority.as_ref().and_then(|one| io_priority(one, problems)),
+            scheduler: process
+                .scheduler
+                .as_ref()
+                .and_then(|one| scheduler(one, problems)),
+            io_priority: process
+                .io_priority
+                .as_ref()
+                .and_then(|one| io_priority(one, problems)),
         }
     }
 
     /// The value of an environment variable.
     pub fn variable(&self, name: &str) -> Option<&[u8]> {
-        self.env.iter().find_map(|entry| entry.to_bytes().strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+        self.env.iter().find_map(|entry| {
+            entry
+                .to_bytes()
+                .strip_prefix(name.as_bytes())?
+                .strip_prefix(b"=")
+        })
     }
 }
 
 fn refuse_unsupported(process: &spec::Process, problems: &mut Problems) {
     let fields = [
-        (!process.apparmor_profile.is_empty(), "process.apparmorProfile"),
+        (
+            !process.apparmor_profile.is_empty(),
+            "process.apparmorProfile",
+        ),
         (!process.selinux_label.is_empty(), "process.selinuxLabel"),
         (process.exec_cpu_affinity.0, "process.execCPUAffinity"),
     ];
@@ -131,26 +174,37 @@ fn environment(entries: &[String], problems: &mut Problems) -> Vec<CString> {
     for (index, entry) in entries.iter().enumerate() {
         match entry.split_once('=') {
             Some((name, _)) if !name.is_empty() => {
-                let same = |one: &&mut String| one.split_once('=').is_some_and(|(known, _)| known == name);
+                let same =
+                    |one: &&mut String| one.split_once('=').is_some_and(|(known, _)| known == name);
                 match kept.iter_mut().find(same) {
                     Some(earlier) => earlier.clone_from(entry),
                     None => kept.push(entry.clone()),
                 }
             }
-            _ => problems.push(format!("process.env[{index}]"), format!("{entry:?} is not of the form NAME=value")),
+            _ => problems.push(
+                format!("process.env[{index}]"),
+                format!("{entry:?} is not of the form NAME=value"),
+            ),
         }
     }
     c_strings(&kept, "process.env", problems)
 }
 
 fn capabilities(spec: Option<&spec::Capabilities>, warnings: &mut Vec<String>) -> CapabilityPlan {
-    let Some(spec) = spec else { return CapabilityPlan::default() };
+    let Some(spec) = spec else {
+        return CapabilityPlan::default();
+    };
     let mut set = |names: &'_ [String]| {
         names.iter().fold(CapSet::EMPTY, |set, name| {
             // The spec knows only the full, upper-case names; `creds` would take more.
-            let number = name.starts_with("CAP_").then(|| creds::parse_capability(name)).flatten();
+            let number = name
+                .starts_with("CAP_")
+                .then(|| creds::parse_capability(name))
+                .flatten();
             if number.is_none() {
-                warnings.push(format!("process.capabilities: ignoring unknown or unavailable capability {name:?}"));
+                warnings.push(format!(
+                    "process.capabilities: ignoring unknown or unavailable capability {name:?}"
+                ));
             }
             number.map_or(set, |number| set.with(number))
         })
@@ -171,14 +225,32 @@ fn rlimits(spec: &[spec::Rlimit], problems: &mut Problems) -> Vec<(u32, Rlimit)>
     for (index, limit) in spec.iter().enumerate() {
         let field = format!("process.rlimits[{index}]");
         match creds::parse_rlimit(&limit.kind) {
-            None => problems.push(format!("{field}.type"), format!("invalid rlimit type {:?}", limit.kind)),
+            None => problems.push(
+                format!("{field}.type"),
+                format!("invalid rlimit type {:?}", limit.kind),
+            ),
             Some(number) if plan.iter().any(|(known, _)| *known == number) => {
-                problems.push(format!("{field}.type"), format!("duplicate rlimit {}", limit.kind));
+                problems.push(
+                    format!("{field}.type"),
+                    format!("duplicate rlimit {}", limit.kind),
+                );
             }
             Some(_) if limit.soft > limit.hard => {
-                problems.push(field, format!("soft limit {} is above the hard limit {}", limit.soft, limit.hard));
+                problems.push(
+                    field,
+                    format!(
+                        "soft limit {} is above the hard limit {}",
+                        limit.soft, limit.hard
+                    ),
+                );
             }
-            Some(number) => plan.push((number, Rlimit { soft: limit.soft, hard: limit.hard })),
+            Some(number) => plan.push((
+                number,
+                Rlimit {
+                    soft: limit.soft,
+                    hard: limit.hard,
+                },
+            )),
         }
     }
     plan
@@ -212,7 +284,10 @@ const SCHEDULER_FLAGS: [(&str, u64); 7] = [
 
 fn scheduler(spec: &spec::Scheduler, problems: &mut Problems) -> Option<Scheduler> {
     let Some((_, policy)) = POLICIES.iter().find(|(name, _)| *name == spec.policy) else {
-        problems.push("process.scheduler.policy", format!("invalid scheduler policy {:?}", spec.policy));
+        problems.push(
+            "process.scheduler.policy",
+            format!("invalid scheduler policy {:?}", spec.policy),
+        );
         return None;
     };
     let nice_ok = (-20..=19).contains(&spec.nice);
@@ -222,14 +297,25 @@ fn scheduler(spec: &spec::Scheduler, problems: &mut Problems) -> Option<Schedule
         return None;
     };
     let real_time = matches!(policy, 1 | 2);
-    problems.require(priority == 0 || real_time, "process.scheduler.priority", "only for SCHED_FIFO and SCHED_RR");
+    problems.require(
+        priority == 0 || real_time,
+        "process.scheduler.priority",
+        "only for SCHED_FIFO and SCHED_RR",
+    );
     let deadline = spec.runtime != 0 || spec.deadline != 0 || spec.period != 0;
-    problems.require(!deadline || *policy == 6, "process.scheduler.runtime", "runtime, deadline and period are only for SCHED_DEADLINE");
+    problems.require(
+        !deadline || *policy == 6,
+        "process.scheduler.runtime",
+        "runtime, deadline and period are only for SCHED_DEADLINE",
+    );
     let mut flags = 0;
     for name in &spec.flags {
         match SCHEDULER_FLAGS.iter().find(|(known, _)| known == name) {
             Some((_, bit)) => flags |= bit,
-            None => problems.push("process.scheduler.flags", format!("invalid scheduler flag {name:?}")),
+            None => problems.push(
+                "process.scheduler.flags",
+                format!("invalid scheduler flag {name:?}"),
+            ),
         }
     }
     Some(Scheduler {
@@ -250,14 +336,20 @@ fn io_priority(spec: &spec::IoPriority, problems: &mut Problems) -> Option<(IoCl
         "IOPRIO_CLASS_BE" => IoClass::BestEffort,
         "IOPRIO_CLASS_IDLE" => IoClass::Idle,
         other => {
-            problems.push("process.ioPriority.class", format!("invalid io priority class {other:?}"));
+            problems.push(
+                "process.ioPriority.class",
+                format!("invalid io priority class {other:?}"),
+            );
             return None;
         }
     };
     match u8::try_from(spec.priority) {
         Ok(level @ 0..=7) => Some((class, level)),
         _ => {
-            problems.push("process.ioPriority.priority", format!("{} is outside 0 to 7", spec.priority));
+            problems.push(
+                "process.ioPriority.priority",
+                format!("{} is outside 0 to 7", spec.priority),
+            );
             None
         }
     }

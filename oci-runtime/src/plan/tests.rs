@@ -19,7 +19,11 @@ fn plan(config: &serde_json::Value) -> Result<Plan, Problems> {
 fn a_plain_configuration_is_decided() {
     let plan = plan(&base()).unwrap();
     assert_eq!(plan.rootfs, Path::new("/bundle/rootfs"));
-    assert_eq!(plan.process.env, [c"PATH=/usr/bin".to_owned(), c"A=1".to_owned()], "the last value wins");
+    assert_eq!(
+        plan.process.env,
+        [c"PATH=/usr/bin".to_owned(), c"A=1".to_owned()],
+        "the last value wins"
+    );
     assert_eq!(plan.process.umask, 0o022);
     assert_eq!(plan.process.capabilities, CapabilityPlan::default());
     assert_eq!(plan.devices.len(), 6);
@@ -29,18 +33,66 @@ fn a_plain_configuration_is_decided() {
 #[test]
 fn every_bad_field_is_named_with_its_reason() {
     let table = [
-        ("/ociVersion", serde_json::json!("2.0.0"), "ociVersion: unsupported version \"2.0.0\""),
-        ("/ociVersion", serde_json::json!(""), "ociVersion: unsupported version"),
-        ("/root", serde_json::json!(null), "root: root property must not be empty"),
-        ("/root/path", serde_json::json!(""), "root.path: must not be empty"),
-        ("/root/path", serde_json::json!("/"), "root.path: the root of the host"),
-        ("/process", serde_json::json!(null), "process: process property must not be empty"),
-        ("/process/cwd", serde_json::json!("tmp"), "process.cwd: Cwd must be an absolute path"),
-        ("/process/cwd", serde_json::json!(""), "process.cwd: Cwd property must not be empty"),
-        ("/process/args", serde_json::json!([]), "process.args: args must not be empty"),
-        ("/process/args", serde_json::json!(["a\0b"]), "process.args[0]: holds a NUL byte"),
-        ("/process/env", serde_json::json!(["A"]), "process.env[0]: \"A\" is not of the form NAME=value"),
-        ("/linux/namespaces", serde_json::json!([]), "linux.namespaces: a mount namespace is required"),
+        (
+            "/ociVersion",
+            serde_json::json!("2.0.0"),
+            "ociVersion: unsupported version \"2.0.0\"",
+        ),
+        (
+            "/ociVersion",
+            serde_json::json!(""),
+            "ociVersion: unsupported version",
+        ),
+        (
+            "/root",
+            serde_json::json!(null),
+            "root: root property must not be empty",
+        ),
+        (
+            "/root/path",
+            serde_json::json!(""),
+            "root.path: must not be empty",
+        ),
+        (
+            "/root/path",
+            serde_json::json!("/"),
+            "root.path: the root of the host",
+        ),
+        (
+            "/process",
+            serde_json::json!(null),
+            "process: process property must not be empty",
+        ),
+        (
+            "/process/cwd",
+            serde_json::json!("tmp"),
+            "process.cwd: Cwd must be an absolute path",
+        ),
+        (
+            "/process/cwd",
+            serde_json::json!(""),
+            "process.cwd: Cwd property must not be empty",
+        ),
+        (
+            "/process/args",
+            serde_json::json!([]),
+            "process.args: args must not be empty",
+        ),
+        (
+            "/process/args",
+            serde_json::json!(["a\0b"]),
+            "process.args[0]: holds a NUL byte",
+        ),
+        (
+            "/process/env",
+            serde_json::json!(["A"]),
+            "process.env[0]: \"A\" is not of the form NAME=value",
+        ),
+        (
+            "/linux/namespaces",
+            serde_json::json!([]),
+            "linux.namespaces: a mount namespace is required",
+        ),
     ];
     for (pointer, value, expected) in table {
         let mut config = base();
@@ -53,47 +105,211 @@ fn every_bad_field_is_named_with_its_reason() {
 #[test]
 fn every_bad_added_field_is_named_with_its_reason() {
     let table = [
-        (("", "hostname"), serde_json::json!("x".repeat(65)), "hostname: longer than 64 bytes"),
-        (("", "mounts"), serde_json::json!([{"destination": "", "type": "tmpfs"}]), "mounts[0].destination: "),
-        (("", "mounts"), serde_json::json!([{"destination": "/", "type": "tmpfs"}]), "mounts[0].destination: mounting over the root"),
-        (("", "mounts"), serde_json::json!([{"destination": "/a"}]), "mounts[0].type: neither a type nor the option bind"),
-        (("", "mounts"), serde_json::json!([{"destination": "/a", "type": "bind"}]), "mounts[0].source: a bind mount needs a source"),
-        (("", "mounts"), serde_json::json!([{"destination": "/proc/1/x", "type": "tmpfs"}]), "is inside /proc"),
-        (("", "mounts"), serde_json::json!([{"destination": "/proc", "type": "tmpfs"}]), "is inside /proc"),
-        (("", "mounts"), serde_json::json!([{"destination": "/a", "type": "bind", "source": "/b", "options": ["size=1"]}]), "mounts[0].options: \"size=1\" on a bind mount"),
-        (("", "mounts"), serde_json::json!([{"destination": "/a", "type": "proc", "options": ["tmpcopyup"]}]), "tmpcopyup is only for tmpfs"),
-        (("/linux", "seccomp"), serde_json::json!({"defaultAction": "SCMP_ACT_ALLOW"}), "linux.seccomp: not supported yet"),
-        (("/linux", "mountLabel"), serde_json::json!("x"), "linux.mountLabel: not supported yet"),
-        (("/linux", "intelRdt"), serde_json::json!({"closID": "x"}), "linux.intelRdt: not supported yet"),
-        (("/linux", "netDevices"), serde_json::json!({"eth0": {"name": "x"}}), "linux.netDevices: not supported yet"),
-        (("/linux", "memoryPolicy"), serde_json::json!({"mode": "MPOL_BIND"}), "linux.memoryPolicy: not supported yet"),
-        (("/linux", "timeOffsets"), serde_json::json!({"boottime": {"secs": 1}}), "linux.timeOffsets: not supported yet"),
-        (("/linux", "rootfsPropagation"), serde_json::json!("sharedd"), "linux.rootfsPropagation: unknown propagation"),
-        (("/linux", "uidMappings"), serde_json::json!([{"containerID": 0, "hostID": 1, "size": 1}]), "linux.uidMappings: user namespace mappings are given"),
-        (("/linux", "maskedPaths"), serde_json::json!(["proc"]), "linux.maskedPaths: every path must be absolute"),
-        (("/linux", "personality"), serde_json::json!({"domain": "BSD"}), "linux.personality.domain: unknown execution domain"),
-        (("/linux", "devices"), serde_json::json!([{"path": "/dev/x", "type": "q"}]), "linux.devices[0].type: invalid device type \"q\""),
-        (("/linux", "devices"), serde_json::json!([{"path": "x", "type": "c"}]), "linux.devices[0].path: \"x\" is not an absolute path"),
-        (("/linux", "devices"), serde_json::json!([{"path": "/dev/x", "type": "c", "major": -1}]), "linux.devices[0]: no such device number -1:0"),
-        (("/linux", "sysctl"), serde_json::json!({"vm.swappiness": "1"}), "linux.sysctl[\"vm.swappiness\"]: not in a separate kernel namespace"),
-        (("/linux", "cgroupsPath"), serde_json::json!("/a/../b"), "linux.cgroupsPath: "),
-        (("/linux", "resources"), serde_json::json!({"blockIO": {"weight": 10}}), "linux.resources.blockIO: not supported yet"),
-        (("/linux", "resources"), serde_json::json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 1}]}), "linux.resources.hugepageLimits: not supported yet"),
-        (("/linux", "resources"), serde_json::json!({"network": {"classID": 1}}), "linux.resources.network: not supported yet"),
-        (("/linux", "resources"), serde_json::json!({"rdma": {"mlx": {"hcaHandles": 1}}}), "linux.resources.rdma: not supported yet"),
-        (("/linux", "resources"), serde_json::json!({"unified": {"../x": "1"}}), "linux.resources.unified: "),
-        (("/linux", "resources"), serde_json::json!({"devices": [{"access": "q"}]}), "linux.resources.devices[0].access: "),
-        (("/process", "apparmorProfile"), serde_json::json!("x"), "process.apparmorProfile: not supported yet"),
-        (("/process", "selinuxLabel"), serde_json::json!("x"), "process.selinuxLabel: not supported yet"),
-        (("/process", "execCPUAffinity"), serde_json::json!({"initial": "0"}), "process.execCPUAffinity: not supported yet"),
-        (("/process", "oomScoreAdj"), serde_json::json!(1001), "process.oomScoreAdj: outside -1000 to 1000"),
-        (("/process", "rlimits"), serde_json::json!([{"type": "RLIMIT_X", "soft": 1, "hard": 1}]), "process.rlimits[0].type: invalid rlimit type \"RLIMIT_X\""),
-        (("/process", "rlimits"), serde_json::json!([{"type": "RLIMIT_CORE", "soft": 1, "hard": 1}, {"type": "RLIMIT_CORE", "soft": 1, "hard": 1}]), "process.rlimits[1].type: duplicate rlimit RLIMIT_CORE"),
-        (("/process", "rlimits"), serde_json::json!([{"type": "RLIMIT_CORE", "soft": 2, "hard": 1}]), "soft limit 2 is above the hard limit 1"),
-        (("/process", "scheduler"), serde_json::json!({"policy": "SCHED_X"}), "process.scheduler.policy: invalid scheduler policy \"SCHED_X\""),
-        (("/process", "ioPriority"), serde_json::json!({"class": "IOPRIO_CLASS_BE", "priority": 8}), "process.ioPriority.priority: 8 is outside 0 to 7"),
-        (("", "hooks"), serde_json::json!({"prestart": [{"path": "x"}]}), "hooks.prestart[0].path: \"x\" is not an absolute path"),
-        (("", "hooks"), serde_json::json!({"poststop": [{"path": "/x", "timeout": 0}]}), "hooks.poststop[0].timeout: must be greater than zero"),
+        (
+            ("", "hostname"),
+            serde_json::json!("x".repeat(65)),
+            "hostname: longer than 64 bytes",
+        ),
+        (
+            ("", "mounts"),
+            serde_json::json!([{"destination": "", "type": "tmpfs"}]),
+            "mounts[0].destination: ",
+        ),
+        (
+            ("", "mounts"),
+            serde_json::json!([{"destination": "/", "type": "tmpfs"}]),
+            "mounts[0].destination: mounting over the root",
+        ),
+        (
+            ("", "mounts"),
+            serde_json::json!([{"destination": "/a"}]),
+            "mounts[0].type: neither a type nor the option bind",
+        ),
+        (
+            ("", "mounts"),
+            serde_json::json!([{"destination": "/a", "type": "bind"}]),
+            "mounts[0].source: a bind mount needs a source",
+        ),
+        (
+            ("", "mounts"),
+            serde_json::json!([{"destination": "/proc/1/x", "type": "tmpfs"}]),
+            "is inside /proc",
+        ),
+        (
+            ("", "mounts"),
+            serde_json::json!([{"destination": "/proc", "type": "tmpfs"}]),
+            "is inside /proc",
+        ),
+        (
+            ("", "mounts"),
+            serde_json::json!([{"destination": "/a", "type": "bind", "source": "/b", "options": ["size=1"]}]),
+            "mounts[0].options: \"size=1\" on a bind mount",
+        ),
+        (
+            ("", "mounts"),
+            serde_json::json!([{"destination": "/a", "type": "proc", "options": ["tmpcopyup"]}]),
+            "tmpcopyup is only for tmpfs",
+        ),
+        (
+            ("/linux", "seccomp"),
+            serde_json::json!({"defaultAction": "SCMP_ACT_ALLOW"}),
+            "linux.seccomp: not supported yet",
+        ),
+        (
+            ("/linux", "mountLabel"),
+            serde_json::json!("x"),
+            "linux.mountLabel: not supported yet",
+        ),
+        (
+            ("/linux", "intelRdt"),
+            serde_json::json!({"closID": "x"}),
+            "linux.intelRdt: not supported yet",
+        ),
+        (
+            ("/linux", "netDevices"),
+            serde_json::json!({"eth0": {"name": "x"}}),
+            "linux.netDevices: not supported yet",
+        ),
+        (
+            ("/linux", "memoryPolicy"),
+            serde_json::json!({"mode": "MPOL_BIND"}),
+            "linux.memoryPolicy: not supported yet",
+        ),
+        (
+            ("/linux", "timeOffsets"),
+            serde_json::json!({"boottime": {"secs": 1}}),
+            "linux.timeOffsets: not supported yet",
+        ),
+        (
+            ("/linux", "rootfsPropagation"),
+            serde_json::json!("sharedd"),
+            "linux.rootfsPropagation: unknown propagation",
+        ),
+        (
+            ("/linux", "uidMappings"),
+            serde_json::json!([{"containerID": 0, "hostID": 1, "size": 1}]),
+            "linux.uidMappings: user namespace mappings are given",
+        ),
+        (
+            ("/linux", "maskedPaths"),
+            serde_json::json!(["proc"]),
+            "linux.maskedPaths: every path must be absolute",
+        ),
+        (
+            ("/linux", "personality"),
+            serde_json::json!({"domain": "BSD"}),
+            "linux.personality.domain: unknown execution domain",
+        ),
+        (
+            ("/linux", "devices"),
+            serde_json::json!([{"path": "/dev/x", "type": "q"}]),
+            "linux.devices[0].type: invalid device type \"q\"",
+        ),
+        (
+            ("/linux", "devices"),
+            serde_json::json!([{"path": "x", "type": "c"}]),
+            "linux.devices[0].path: \"x\" is not an absolute path",
+        ),
+        (
+            ("/linux", "devices"),
+            serde_json::json!([{"path": "/dev/x", "type": "c", "major": -1}]),
+            "linux.devices[0]: no such device number -1:0",
+        ),
+        (
+            ("/linux", "sysctl"),
+            serde_json::json!({"vm.swappiness": "1"}),
+            "linux.sysctl[\"vm.swappiness\"]: not in a separate kernel namespace",
+        ),
+        (
+            ("/linux", "cgroupsPath"),
+            serde_json::json!("/a/../b"),
+            "linux.cgroupsPath: ",
+        ),
+        (
+            ("/linux", "resources"),
+            serde_json::json!({"blockIO": {"weight": 10}}),
+            "linux.resources.blockIO: not supported yet",
+        ),
+        (
+            ("/linux", "resources"),
+            serde_json::json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 1}]}),
+            "linux.resources.hugepageLimits: not supported yet",
+        ),
+        (
+            ("/linux", "resources"),
+            serde_json::json!({"network": {"classID": 1}}),
+            "linux.resources.network: not supported yet",
+        ),
+        (
+            ("/linux", "resources"),
+            serde_json::json!({"rdma": {"mlx": {"hcaHandles": 1}}}),
+            "linux.resources.rdma: not supported yet",
+        ),
+        (
+            ("/linux", "resources"),
+            serde_json::json!({"unified": {"../x": "1"}}),
+            "linux.resources.unified: ",
+        ),
+        (
+            ("/linux", "resources"),
+            serde_json::json!({"devices": [{"access": "q"}]}),
+            "linux.resources.devices[0].access: ",
+        ),
+        (
+            ("/process", "apparmorProfile"),
+            serde_json::json!("x"),
+            "process.apparmorProfile: not supported yet",
+        ),
+        (
+            ("/process", "selinuxLabel"),
+            serde_json::json!("x"),
+            "process.selinuxLabel: not supported yet",
+        ),
+        (
+            ("/process", "execCPUAffinity"),
+            serde_json::json!({"initial": "0"}),
+            "process.execCPUAffinity: not supported yet",
+        ),
+        (
+            ("/process", "oomScoreAdj"),
+            serde_json::json!(1001),
+            "process.oomScoreAdj: outside -1000 to 1000",
+        ),
+        (
+            ("/process", "rlimits"),
+            serde_json::json!([{"type": "RLIMIT_X", "soft": 1, "hard": 1}]),
+            "process.rlimits[0].type: invalid rlimit type \"RLIMIT_X\"",
+        ),
+        (
+            ("/process", "rlimits"),
+            serde_json::json!([{"type": "RLIMIT_CORE", "soft": 1, "hard": 1}, {"type": "RLIMIT_CORE", "soft": 1, "hard": 1}]),
+            "process.rlimits[1].type: duplicate rlimit RLIMIT_CORE",
+        ),
+        (
+            ("/process", "rlimits"),
+            serde_json::json!([{"type": "RLIMIT_CORE", "soft": 2, "hard": 1}]),
+            "soft limit 2 is above the hard limit 1",
+        ),
+        (
+            ("/process", "scheduler"),
+            serde_json::json!({"policy": "SCHED_X"}),
+            "process.scheduler.policy: invalid scheduler policy \"SCHED_X\"",
+        ),
+        (
+            ("/process", "ioPriority"),
+            serde_json::json!({"class": "IOPRIO_CLASS_BE", "priority": 8}),
+            "process.ioPriority.priority: 8 is outside 0 to 7",
+        ),
+        (
+            ("", "hooks"),
+            serde_json::json!({"prestart": [{"path": "x"}]}),
+            "hooks.prestart[0].path: \"x\" is not an absolute path",
+        ),
+        (
+            ("", "hooks"),
+            serde_json::json!({"poststop": [{"path": "/x", "timeout": 0}]}),
+            "hooks.poststop[0].timeout: must be greater than zero",
+        ),
     ];
     for ((object, key), value, expected) in table {
         let mut config = base();
@@ -111,8 +327,14 @@ fn namespaces_are_new_or_joined_once_each() {
         {"type": "mount"}, {"type": "network", "path": "/run/netns/x"}, {"type": "pid"}, {"type": "pid"}, {"type": "nope"}
     ]);
     let text = plan(&config).unwrap_err().to_string();
-    assert!(text.contains("linux.namespaces[3]: malformed spec file: duplicated ns \"pid\""), "{text}");
-    assert!(text.contains("linux.namespaces[4].type: namespace \"nope\" does not exist"), "{text}");
+    assert!(
+        text.contains("linux.namespaces[3]: malformed spec file: duplicated ns \"pid\""),
+        "{text}"
+    );
+    assert!(
+        text.contains("linux.namespaces[4].type: namespace \"nope\" does not exist"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -122,31 +344,56 @@ fn overlapping_id_maps_are_refused() {
     config["linux"]["uidMappings"] = serde_json::json!([
         {"containerID": 0, "hostID": 1000, "size": 10}, {"containerID": 9, "hostID": 5000, "size": 10}
     ]);
-    config["linux"]["gidMappings"] = serde_json::json!([{"containerID": 0, "hostID": u32::MAX, "size": 2}]);
+    config["linux"]["gidMappings"] =
+        serde_json::json!([{"containerID": 0, "hostID": u32::MAX, "size": 2}]);
     let text = plan(&config).unwrap_err().to_string();
-    assert!(text.contains("linux.uidMappings[1]: overlaps an earlier range"), "{text}");
-    assert!(text.contains("linux.gidMappings[0]: the range passes 4294967295"), "{text}");
+    assert!(
+        text.contains("linux.uidMappings[1]: overlaps an earlier range"),
+        "{text}"
+    );
+    assert!(
+        text.contains("linux.gidMappings[0]: the range passes 4294967295"),
+        "{text}"
+    );
 }
 
 #[test]
 fn an_unknown_capability_is_a_warning() {
     let mut config = base();
-    config["process"]["capabilities"] = serde_json::json!({"bounding": ["CAP_CHOWN", "CAP_FUTURE", "chown"]});
+    config["process"]["capabilities"] =
+        serde_json::json!({"bounding": ["CAP_CHOWN", "CAP_FUTURE", "chown"]});
     let plan = plan(&config).unwrap();
-    assert_eq!(plan.process.capabilities.bounding.numbers().collect::<Vec<_>>(), [0]);
+    assert_eq!(
+        plan.process
+            .capabilities
+            .bounding
+            .numbers()
+            .collect::<Vec<_>>(),
+        [0]
+    );
     assert_eq!(plan.warnings.len(), 2, "{:?}", plan.warnings);
 }
 
 #[test]
 fn a_bind_mount_over_dev_keeps_it_untouched() {
     let mut config = base();
-    config["mounts"] = serde_json::json!([{"destination": "/dev", "source": "/dev", "options": ["rbind"]}]);
+    config["mounts"] =
+        serde_json::json!([{"destination": "/dev", "source": "/dev", "options": ["rbind"]}]);
     assert!(!plan(&config).unwrap().fill_dev);
 }
 
 #[test]
 fn a_destination_never_leaves_the_root_by_its_letters() {
-    for (text, clean) in [("/a/../../b", "/b"), ("a/./b", "/a/b"), ("//x//", "/x"), ("/..", "/")] {
-        assert_eq!(mounts::clean_absolute(Path::new(text)), Path::new(clean), "{text}");
+    for (text, clean) in [
+        ("/a/../../b", "/b"),
+        ("a/./b", "/a/b"),
+        ("//x//", "/x"),
+        ("/..", "/"),
+    ] {
+        assert_eq!(
+            mounts::clean_absolute(Path::new(text)),
+            Path::new(clean),
+            "{text}"
+        );
     }
 }

@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 pub use linux::{
-    Device, DeviceCgroup, IdMapping, Linux, Namespace, Resources, ResourcesCpu, ResourcesMemory, ResourcesPids,
+    Device, DeviceCgroup, IdMapping, Linux, Namespace, Resources, ResourcesCpu, ResourcesMemory,
+    ResourcesPids,
 };
 pub use process::{Capabilities, ConsoleSize, IoPriority, Process, Rlimit, Scheduler, User};
 
@@ -96,22 +97,46 @@ pub struct Mount {
 #[serde(rename_all = "camelCase")]
 pub struct Hooks {
     /// After the namespaces exist, before the root is changed (the old name of `createRuntime`).
-    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub prestart: Vec<Hook>,
     /// After `prestart`, in the runtime's namespaces.
-    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub create_runtime: Vec<Hook>,
     /// As `createRuntime`, in the container's namespaces.
-    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub create_container: Vec<Hook>,
     /// In the container, right before its program.
-    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub start_container: Vec<Hook>,
     /// After the container's program has been started.
-    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub poststart: Vec<Hook>,
     /// After the container is deleted.
-    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub poststop: Vec<Hook>,
 }
 
@@ -122,10 +147,18 @@ pub struct Hook {
     #[serde(default)]
     pub path: String,
     /// Its arguments, the first being its own name.
-    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub args: Vec<String>,
     /// Its whole environment.
-    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub env: Vec<String>,
     /// Seconds until it is killed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -197,37 +230,61 @@ mod tests {
 
     #[test]
     fn null_is_an_empty_list_as_go_writes_it() {
-        let spec: Spec =
-            serde_json::from_str(r#"{"ociVersion":"1.0.2","mounts":null,"hooks":null,"linux":null,"annotations":null}"#)
-                .unwrap();
+        let spec: Spec = serde_json::from_str(
+            r#"{"ociVersion":"1.0.2","mounts":null,"hooks":null,"linux":null,"annotations":null}"#,
+        )
+        .unwrap();
         assert!(spec.mounts.is_empty() && spec.linux.namespaces.is_empty());
     }
 
     #[test]
     fn unknown_properties_are_ignored() {
-        let spec: Spec = serde_json::from_str(r#"{"future":{"a":[1]},"root":{"path":"r","new":1}}"#).unwrap();
+        let spec: Spec =
+            serde_json::from_str(r#"{"future":{"a":[1]},"root":{"path":"r","new":1}}"#).unwrap();
         assert_eq!(spec.root.unwrap().path, "r");
     }
 
     #[test]
     fn a_duplicate_property_is_an_error() {
         let error = serde_json::from_str::<Spec>(r#"{"hostname":"a","hostname":"b"}"#).unwrap_err();
-        assert!(error.to_string().contains("duplicate field `hostname`"), "{error}");
+        assert!(
+            error.to_string().contains("duplicate field `hostname`"),
+            "{error}"
+        );
     }
 
     #[test]
     fn presence_means_asking_for_something() {
         for nothing in ["null", "{}", "[]", "\"\"", "0", "false", r#"{"weight":0}"#] {
-            assert_eq!(serde_json::from_str::<Presence>(nothing).unwrap(), Presence(false), "{nothing}");
+            assert_eq!(
+                serde_json::from_str::<Presence>(nothing).unwrap(),
+                Presence(false),
+                "{nothing}"
+            );
         }
-        for something in [r#"{"defaultAction":"SCMP_ACT_ALLOW"}"#, "[1]", "\"x\"", "-1", "true"] {
-            assert_eq!(serde_json::from_str::<Presence>(something).unwrap(), Presence(true), "{something}");
+        for something in [
+            r#"{"defaultAction":"SCMP_ACT_ALLOW"}"#,
+            "[1]",
+            "\"x\"",
+            "-1",
+            "true",
+        ] {
+            assert_eq!(
+                serde_json::from_str::<Presence>(something).unwrap(),
+                Presence(true),
+                "{something}"
+            );
         }
     }
 
     #[test]
     fn a_number_out_of_range_is_refused_with_its_place() {
         let text = r#"{"linux":{"resources":{"memory":{"limit":99999999999999999999}}}}"#;
-        assert!(serde_json::from_str::<Spec>(text).unwrap_err().to_string().contains("line 1"));
+        assert!(
+            serde_json::from_str::<Spec>(text)
+                .unwrap_err()
+                .to_string()
+                .contains("line 1")
+        );
     }
 }

@@ -33,10 +33,18 @@ pub struct Process {
     #[serde(default, deserialize_with = "null_is_default")]
     pub no_new_privileges: bool,
     /// AppArmor profile.
-    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub apparmor_profile: String,
     /// SELinux label.
-    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub selinux_label: String,
     /// `/proc/self/oom_score_adj`; untouched where unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -75,7 +83,11 @@ pub struct User {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub umask: Option<u32>,
     /// Supplementary groups.
-    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub additional_gids: Vec<u32>,
 }
 

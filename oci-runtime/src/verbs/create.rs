@@ -67,7 +67,8 @@ impl Options {
 /// # Errors
 /// There is no working directory.
 pub fn absolute(path: &str) -> Result<PathBuf> {
-    std::path::absolute(path).map_err(|error| sys::Error::from_io(&error, format!("absolute({path:?})")).into())
+    std::path::absolute(path)
+        .map_err(|error| sys::Error::from_io(&error, format!("absolute({path:?})")).into())
 }
 
 /// Descriptors that the program gets: those of the service manager, and N more.
@@ -75,14 +76,24 @@ pub fn absolute(path: &str) -> Result<PathBuf> {
 /// # Errors
 /// One of them is not open.
 pub fn preserved(parsed: &Parsed) -> Result<Preserved> {
-    let extra = parsed.number::<u16>("preserve-fds").map_err(Error::new)?.unwrap_or(0);
+    let extra = parsed
+        .number::<u16>("preserve-fds")
+        .map_err(Error::new)?
+        .unwrap_or(0);
     let own = std::env::var("LISTEN_PID").is_ok_and(|pid| pid.parse() == Ok(std::process::id()));
-    let listen = std::env::var("LISTEN_FDS").ok().filter(|_| own).and_then(|count| count.parse().ok()).unwrap_or(0);
+    let listen = std::env::var("LISTEN_FDS")
+        .ok()
+        .filter(|_| own)
+        .and_then(|count| count.parse().ok())
+        .unwrap_or(0);
     let preserved = Preserved { listen, extra };
     for number in 3..preserved.end() {
         if !sys::fd::is_open(number) {
             let many = u32::from(listen) + u32::from(extra);
-            return Err(Error::new(format!("--preserve-fds: descriptor {number} of 3 to {} is not open", 2 + many)));
+            return Err(Error::new(format!(
+                "--preserve-fds: descriptor {number} of 3 to {} is not open",
+                2 + many
+            )));
         }
     }
     Ok(preserved)
@@ -105,8 +116,10 @@ pub fn run(global: &Global, id: &ContainerId, parsed: &Parsed) -> Result<u8> {
     let plan = read_plan(global, id, &options)?;
     let console = connect_console(&plan, options.console_socket.as_deref())?;
     if plan.process.terminal && console.is_none() {
-        return Err(Error::new("cannot allocate tty if runc will detach without setting console socket")
-            .hint("process.terminal is true: give --console-socket, or set it to false"));
+        return Err(Error::new(
+            "cannot allocate tty if runc will detach without setting console socket",
+        )
+        .hint("process.terminal is true: give --console-socket, or set it to false"));
     }
     create(global, id, &plan, &options, console)?;
     Ok(0)
@@ -117,10 +130,14 @@ pub fn run(global: &Global, id: &ContainerId, parsed: &Parsed) -> Result<u8> {
 /// # Errors
 /// A socket without a terminal to send, or nobody listens.
 pub fn connect_console(plan: &Plan, socket: Option<&Path>) -> Result<Option<OwnedFd>> {
-    let Some(socket) = socket else { return Ok(None) };
+    let Some(socket) = socket else {
+        return Ok(None);
+    };
     if !plan.process.terminal {
-        return Err(Error::new("cannot use console socket if runc will not detach or allocate tty")
-            .hint("process.terminal is false: leave --console-socket out, or set it to true"));
+        return Err(Error::new(
+            "cannot use console socket if runc will not detach or allocate tty",
+        )
+        .hint("process.terminal is false: leave --console-socket out, or set it to true"));
     }
     console::connect(socket).map(Some)
 }
@@ -134,16 +151,31 @@ pub fn read_plan(global: &Global, id: &ContainerId, options: &Options) -> Result
     let text = std::fs::read(&path).map_err(|error| {
         let missing = error.kind() == std::io::ErrorKind::NotFound;
         let error = Error::from(sys::Error::from_io(&error, format!("read({path:?})")));
-        if missing { error.hint("\"davit-oci spec\" writes a config.json to start from") } else { error }
+        if missing {
+            error.hint("\"davit-oci spec\" writes a config.json to start from")
+        } else {
+            error
+        }
     })?;
-    let spec: Spec = serde_json::from_slice(&text).map_err(|error| Error::new(format!("config.json: {error}")))?;
+    let spec: Spec = serde_json::from_slice(&text)
+        .map_err(|error| Error::new(format!("config.json: {error}")))?;
     let plan = Plan::new(id.as_str(), &options.bundle, &spec)?;
     for warning in &plan.warnings {
         global.warn(warning);
     }
     if !plan.rootfs.is_dir() {
-        let text = format!("config.json: root.path: {:?}: no such file or directory (ENOENT)", plan.rootfs);
-        return Err(Error::new(if plan.rootfs.exists() { text.replace("no such file or directory (ENOENT)", "not a directory (ENOTDIR)") } else { text }));
+        let text = format!(
+            "config.json: root.path: {:?}: no such file or directory (ENOENT)",
+            plan.rootfs
+        );
+        return Err(Error::new(if plan.rootfs.exists() {
+            text.replace(
+                "no such file or directory (ENOENT)",
+                "not a directory (ENOTDIR)",
+            )
+        } else {
+            text
+        }));
     }
     Ok(plan)
 }
@@ -189,7 +221,9 @@ fn steps<'a>(
 
     // 1. The id is unique from here on.
     global.store.reserve(id)?;
-    undo.push("the state directory", move || global.store.remove(id).map_err(|error| error.message));
+    undo.push("the state directory", move || {
+        global.store.remove(id).map_err(|error| error.message)
+    });
     let mut state = State::creating(id, plan, &cgroup);
     global.store.save(id, &state)?;
     global.store.make_fifo(id)?;
@@ -215,10 +249,20 @@ fn steps<'a>(
         gate: open_gate(&global.store.fifo(id))?,
         no_pivot: options.no_pivot,
     };
-    let joins_user = plan.namespaces.path(sys::namespace::NamespaceKind::User).is_some();
-    let birth = Birth { namespaces: &plan.namespaces, joined, cgroup: v2.as_ref().map(AsFd::as_fd) };
+    let joins_user = plan
+        .namespaces
+        .path(sys::namespace::NamespaceKind::User)
+        .is_some();
+    let birth = Birth {
+        namespaces: &plan.namespaces,
+        joined,
+        cgroup: v2.as_ref().map(AsFd::as_fd),
+    };
     let child = give_birth(birth, init)?;
-    let pidfd = child.pidfd.try_clone().map_err(|error| Error::new(error.to_string()))?;
+    let pidfd = child
+        .pidfd
+        .try_clone()
+        .map_err(|error| Error::new(error.to_string()))?;
     undo.push("the first process", move || end(&pidfd));
     if joins_user && v2.is_some() {
         // The process that made it may not write the host's cgroups.
@@ -236,17 +280,19 @@ fn steps<'a>(
     wait_until_ready(&socket, &child, plan, &hook_state, &cgroup)?;
     told?;
 
-    spawn::set_rlimits(child.pid, &plan.process)?;
     state.created = crate::time::now();
     global.store.save(id, &state)?;
     if let Some(path) = &options.pid_file {
-        state::write_atomically(path, child.pid.to_string().as_bytes()).within(|| "--pid-file".to_owned())?;
+        state::write_atomically(path, child.pid.to_string().as_bytes())
+            .within(|| "--pid-file".to_owned())?;
     }
     Ok(Created { state, child })
 }
 
 fn give_birth(birth: Birth<'_>, init: Init<'_>) -> Result<Child> {
-    spawn::spawn(birth, move |join| crate::init::child::run(Init { join, ..init }))
+    spawn::spawn(birth, move |join| {
+        crate::init::child::run(Init { join, ..init })
+    })
 }
 
 fn tolerate(global: &Global, error: Error) -> Result<()> {
@@ -267,15 +313,24 @@ fn make_cgroup<'a>(plan: &Plan, cgroup: &Cgroup, undo: &mut Undo<'a>) -> Result<
     }
     let copy = cgroup.clone();
     undo.push("the cgroup", move || {
-        copy.kill_all().and_then(|()| copy.remove()).and_then(|()| created.undo()).map_err(|error| error.to_string())
+        copy.kill_all()
+            .and_then(|()| copy.remove())
+            .and_then(|()| created.undo())
+            .map_err(|error| error.to_string())
     });
-    cgroup.apply(&plan.cgroup.resources).within(|| "linux.resources".to_owned())
+    cgroup
+        .apply(&plan.cgroup.resources)
+        .within(|| "linux.resources".to_owned())
 }
 
 fn id_maps(plan: &Plan) -> Result<Vec<(usize, OwnedFd)>> {
-    let mapped = plan.mounts.iter().filter_map(|mount| Some((mount.index, mount.idmap.as_ref()?)));
+    let mapped = plan
+        .mounts
+        .iter()
+        .filter_map(|mount| Some((mount.index, mount.idmap.as_ref()?)));
     let make = |(index, (uids, gids)): (usize, &(Vec<_>, Vec<_>))| {
-        let fd = spawn::user_namespace(uids, gids).within(|| format!("mounts[{index}].uidMappings"))?;
+        let fd =
+            spawn::user_namespace(uids, gids).within(|| format!("mounts[{index}].uidMappings"))?;
         Ok((index, fd))
     };
     mapped.map(make).collect()
@@ -283,13 +338,23 @@ fn id_maps(plan: &Plan) -> Result<Vec<(usize, OwnedFd)>> {
 
 fn open_gate(path: &Path) -> Result<OwnedFd> {
     let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW;
-    Ok(sys::path::openat2(AT_FDCWD, path, flags, Mode::empty(), ResolveFlag::empty())?)
+    Ok(sys::path::openat2(
+        AT_FDCWD,
+        path,
+        flags,
+        Mode::empty(),
+        ResolveFlag::empty(),
+    )?)
 }
 
 /// The name of the container's session keyring.
 pub fn keyring(id: &ContainerId, keep_callers: bool) -> Option<std::ffi::CString> {
     // An id holds no NUL byte.
-    if keep_callers { None } else { std::ffi::CString::new(format!("_ses.{id}")).ok() }
+    if keep_callers {
+        None
+    } else {
+        std::ffi::CString::new(format!("_ses.{id}")).ok()
+    }
 }
 
 fn end(pidfd: &OwnedFd) -> std::result::Result<(), String> {
@@ -301,17 +366,29 @@ fn end(pidfd: &OwnedFd) -> std::result::Result<(), String> {
     }
 }
 
-fn wait_until_ready(socket: &OwnedFd, child: &Child, plan: &Plan, state: &[u8], cgroup: &Cgroup) -> Result<()> {
+fn wait_until_ready(
+    socket: &OwnedFd,
+    child: &Child,
+    plan: &Plan,
+    state: &[u8],
+    cgroup: &Cgroup,
+) -> Result<()> {
     loop {
         match protocol::hear_child(socket)? {
             Some(FromChild::RunHooks) => {
                 hooks::run("prestart", &plan.hooks.prestart, state)?;
                 hooks::run("createRuntime", &plan.hooks.create_runtime, state)?;
-                protocol::tell_child(socket, &ToChild::HooksDone)?;
+                protocol::tell_child(socket, &ToChild::Continue)?;
+            }
+            Some(FromChild::SetLimits) => {
+                spawn::set_rlimits(child.pid, &plan.process)?;
+                protocol::tell_child(socket, &ToChild::Continue)?;
             }
             Some(FromChild::Ready) => return Ok(()),
             Some(FromChild::Failed(error)) => return Err(error),
-            Some(FromChild::Pid(_)) => return Err(Error::new("unexpected message from the first process")),
+            Some(FromChild::Pid(_)) => {
+                return Err(Error::new("unexpected message from the first process"));
+            }
             None => return Err(died(child, cgroup)),
         }
     }
@@ -321,12 +398,18 @@ fn wait_until_ready(socket: &OwnedFd, child: &Child, plan: &Plan, state: &[u8], 
 fn died(child: &Child, cgroup: &Cgroup) -> Error {
     let killed = match sys::process::wait(&child.pidfd) {
         Ok(sys::process::Exit::Signal(signal)) => signal,
-        Ok(sys::process::Exit::Code(code)) => return Error::new(format!("the container's first process ended with code {code}")),
+        Ok(sys::process::Exit::Code(code)) => {
+            return Error::new(format!(
+                "the container's first process ended with code {code}"
+            ));
+        }
         Err(error) => return error.into(),
     };
     if cgroup.oom_kills().is_ok_and(|kills| kills > 0) {
         return Error::new("container init was OOM-killed (memory limit too low?)")
             .hint("linux.resources.memory.limit leaves too little memory to start");
     }
-    Error::new(format!("the container's first process was killed by signal {killed}"))
+    Error::new(format!(
+        "the container's first process was killed by signal {killed}"
+    ))
 }

@@ -26,8 +26,12 @@ pub fn run(global: &Global, id: &ContainerId, force: bool) -> Result<u8> {
         // It never ran: nothing of value ends.
         Status::Created => kill(&state)?,
         _ if force => kill(&state)?,
-        _ => return Err(Error::new(format!("cannot delete container {id} that is not stopped: {status}"))
-            .hint("\"kill\" it first, or use --force")),
+        _ => {
+            return Err(Error::new(format!(
+                "cannot delete container {id} that is not stopped: {status}"
+            ))
+            .hint("\"kill\" it first, or use --force"));
+        }
     }
     remove(global, id, &state)?;
     Ok(0)
@@ -48,10 +52,14 @@ fn forced_without_state(global: &Global, id: &ContainerId, error: Error) -> Resu
 
 fn kill(state: &State) -> Result<()> {
     if let Ok(pidfd) = state.open_init() {
-        super::kill::one(state, nix::libc::SIGKILL).or_else(|error| if state.is_alive() { Err(error) } else { Ok(()) })?;
+        super::kill::one(state, nix::libc::SIGKILL)
+            .or_else(|error| if state.is_alive() { Err(error) } else { Ok(()) })?;
         let ended = sys::fd::wait_readable(&[pidfd.as_fd()], PATIENCE_MS)?;
         if ended != [true] {
-            return Err(Error::new(format!("process {} did not end within 10 s of SIGKILL", state.pid)));
+            return Err(Error::new(format!(
+                "process {} did not end within 10 s of SIGKILL",
+                state.pid
+            )));
         }
     }
     Ok(())
@@ -67,7 +75,11 @@ pub fn remove(global: &Global, id: &ContainerId, state: &State) -> Result<()> {
         Ok(cgroup) => {
             // Without a pid namespace of its own there may be processes left.
             let removed = cgroup.kill_all().and_then(|()| cgroup.remove());
-            problems.extend(removed.err().map(|error| Error::from(error).within("removing the cgroup")));
+            problems.extend(
+                removed
+                    .err()
+                    .map(|error| Error::from(error).within("removing the cgroup")),
+            );
         }
         Err(error) => problems.push(error),
     }

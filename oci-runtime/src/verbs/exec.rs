@@ -32,9 +32,13 @@ pub fn run(global: &Global, id: &ContainerId, parsed: &Parsed) -> Result<u8> {
     }
     let state = global.store.load(id)?;
     match global.store.status(id, &state)? {
-        Status::Stopped | Status::Creating => return Err(Error::new("cannot exec in a stopped container")),
+        Status::Stopped | Status::Creating => {
+            return Err(Error::new("cannot exec in a stopped container"));
+        }
         Status::Paused if !parsed.is_on("ignore-paused") => {
-            return Err(Error::new("cannot exec in a paused container (use --ignore-paused to override)"));
+            return Err(Error::new(
+                "cannot exec in a paused container (use --ignore-paused to override)",
+            ));
         }
         _ => {}
     }
@@ -62,10 +66,14 @@ pub fn run(global: &Global, id: &ContainerId, parsed: &Parsed) -> Result<u8> {
 
 fn check_terminal(plan: &ProcessPlan, detach: bool, socket: bool) -> Result<()> {
     if detach && plan.terminal && !socket {
-        return Err(Error::new("cannot allocate tty if runc will detach without setting console socket"));
+        return Err(Error::new(
+            "cannot allocate tty if runc will detach without setting console socket",
+        ));
     }
     if socket && !(detach && plan.terminal) {
-        return Err(Error::new("cannot use console socket if runc will not detach or allocate tty"));
+        return Err(Error::new(
+            "cannot use console socket if runc will not detach or allocate tty",
+        ));
     }
     Ok(())
 }
@@ -82,22 +90,33 @@ fn plan(global: &Global, state: &State, parsed: &Parsed) -> Result<ProcessPlan> 
     for warning in warnings {
         global.warn(&warning);
     }
-    problems.into_result(plan).map_err(|problems| Error::new(problems.to_string()))
+    problems
+        .into_result(plan)
+        .map_err(|problems| Error::new(problems.to_string()))
 }
 
 fn read_process(path: &Path) -> Result<Process> {
-    let text = std::fs::read(path).map_err(|error| sys::Error::from_io(&error, format!("read({path:?})"))).within(|| "--process".to_owned())?;
-    serde_json::from_slice(&text).map_err(|error| Error::new(format!("--process {}: {error}", path.display())))
+    let text = std::fs::read(path)
+        .map_err(|error| sys::Error::from_io(&error, format!("read({path:?})")))
+        .within(|| "--process".to_owned())?;
+    serde_json::from_slice(&text)
+        .map_err(|error| Error::new(format!("--process {}: {error}", path.display())))
 }
 
 fn from_config(state: &State, parsed: &Parsed) -> Result<Process> {
     let path = state.bundle.join("config.json");
-    let text = std::fs::read(&path).map_err(|error| sys::Error::from_io(&error, format!("read({path:?})")))?;
-    let spec: Spec = serde_json::from_slice(&text).map_err(|error| Error::new(format!("config.json: {error}")))?;
-    let mut process = spec.process.ok_or_else(|| Error::new("config.json: process property must not be empty"))?;
+    let text = std::fs::read(&path)
+        .map_err(|error| sys::Error::from_io(&error, format!("read({path:?})")))?;
+    let spec: Spec = serde_json::from_slice(&text)
+        .map_err(|error| Error::new(format!("config.json: {error}")))?;
+    let mut process = spec
+        .process
+        .ok_or_else(|| Error::new("config.json: process property must not be empty"))?;
     process.args = parsed.operands.get(1..).unwrap_or_default().to_vec();
     if process.args.is_empty() {
-        return Err(Error::new("process args cannot be empty").hint("give a COMMAND, or --process FILE"));
+        return Err(
+            Error::new("process args cannot be empty").hint("give a COMMAND, or --process FILE")
+        );
     }
     process.terminal = parsed.is_on("tty");
     process.console_size = None;
@@ -112,7 +131,10 @@ fn from_config(state: &State, parsed: &Parsed) -> Result<Process> {
         (process.user.uid, process.user.gid) = parse_user(user, process.user.gid)?;
     }
     for gid in parsed.all("additional-gids") {
-        process.user.additional_gids.push(parse_id(gid).ok_or_else(|| Error::new(format!("--additional-gids: {gid:?} is no group id")))?);
+        process.user.additional_gids.push(
+            parse_id(gid)
+                .ok_or_else(|| Error::new(format!("--additional-gids: {gid:?} is no group id")))?,
+        );
     }
     add_capabilities(&mut process, parsed);
     Ok(process)
@@ -125,20 +147,31 @@ fn add_capabilities(process: &mut Process, parsed: &Parsed) {
     if added.is_empty() {
         return;
     }
-    let sets = process.capabilities.get_or_insert_with(Capabilities::default);
+    let sets = process
+        .capabilities
+        .get_or_insert_with(Capabilities::default);
     for set in [&mut sets.bounding, &mut sets.effective, &mut sets.permitted] {
         set.extend(added.iter().cloned());
     }
-    let inheritable = added.into_iter().filter(|cap| sets.inheritable.contains(cap));
+    let inheritable = added
+        .into_iter()
+        .filter(|cap| sets.inheritable.contains(cap));
     sets.ambient.extend(inheritable.collect::<Vec<_>>());
 }
 
 /// `UID[:GID]`, numbers only: names would be looked up in files that the container controls.
 fn parse_user(text: &str, default_gid: u32) -> Result<(u32, u32)> {
-    let invalid = || Error::new(format!("--user: {text:?} is not UID or UID:GID, in numbers"));
+    let invalid = || {
+        Error::new(format!(
+            "--user: {text:?} is not UID or UID:GID, in numbers"
+        ))
+    };
     match text.split_once(':') {
         None => Ok((parse_id(text).ok_or_else(invalid)?, default_gid)),
-        Some((uid, gid)) => Ok((parse_id(uid).ok_or_else(invalid)?, parse_id(gid).ok_or_else(invalid)?)),
+        Some((uid, gid)) => Ok((
+            parse_id(uid).ok_or_else(invalid)?,
+            parse_id(gid).ok_or_else(invalid)?,
+        )),
     }
 }
 
@@ -171,22 +204,36 @@ fn start(
         preserved,
         keyring: create::keyring(id, false),
     };
-    let child = give_birth(Exec { inherited, init: &init, namespaces }, &cgroup)?;
+    let child = give_birth(
+        Exec {
+            inherited,
+            init: &init,
+            namespaces,
+        },
+        &cgroup,
+    )?;
     let finish = || -> Result<()> {
-        spawn::set_oom_score(child.pid, plan).or_else(|error| if global.rootless { Ok(()) } else { Err(error) })?;
+        spawn::set_oom_score(child.pid, plan)
+            .or_else(|error| if global.rootless { Ok(()) } else { Err(error) })?;
         // A child that is gone already has left the reason behind.
         let told = protocol::tell_child(&socket, &ToChild::Go(Vec::new()));
-        match protocol::hear_child(&socket)? {
-            Some(FromChild::Ready) => {}
-            Some(FromChild::Failed(error)) => return Err(error),
-            _ => return Err(Error::new("the new process ended without a word")),
+        loop {
+            match protocol::hear_child(&socket)? {
+                Some(FromChild::Ready) => break,
+                Some(FromChild::SetLimits) => {
+                    spawn::set_rlimits(child.pid, plan)?;
+                    protocol::tell_child(&socket, &ToChild::Continue)?;
+                }
+                Some(FromChild::Failed(error)) => return Err(error),
+                _ => return Err(Error::new("the new process ended without a word")),
+            }
         }
         told?;
-        spawn::set_rlimits(child.pid, plan)?;
         if let Some(path) = &pid_file {
-            state::write_atomically(path, child.pid.to_string().as_bytes()).within(|| "--pid-file".to_owned())?;
+            state::write_atomically(path, child.pid.to_string().as_bytes())
+                .within(|| "--pid-file".to_owned())?;
         }
-        protocol::tell_child(&socket, &ToChild::HooksDone)?;
+        protocol::tell_child(&socket, &ToChild::Continue)?;
         // The end of the socket is the success of execve; anything else is why it failed.
         match protocol::hear_child(&socket)? {
             Some(FromChild::Failed(error)) => Err(error),
@@ -197,7 +244,10 @@ fn start(
         Ok(()) => Ok(child),
         Err(error) => {
             // It may have ended by itself; all that matters is that it is reaped.
-            drop(sys::process::pidfd_send_signal(&child.pidfd, nix::libc::SIGKILL));
+            drop(sys::process::pidfd_send_signal(
+                &child.pidfd,
+                nix::libc::SIGKILL,
+            ));
             drop(sys::process::wait(&child.pidfd));
             Err(error)
         }
@@ -211,8 +261,14 @@ fn give_birth(exec: Exec<'_>, cgroup: &Cgroup) -> Result<Child> {
         namespace::setns(exec.init, CloneFlags::CLONE_NEWPID)?;
     }
     let v2 = cgroup.dir_fd_v2()?;
-    let args = CloneArgs { cgroup: v2.as_ref().map(AsFd::as_fd), ..CloneArgs::default() };
-    let exec = Exec { namespaces: exec.namespaces - CloneFlags::CLONE_NEWPID, ..exec };
+    let args = CloneArgs {
+        cgroup: v2.as_ref().map(AsFd::as_fd),
+        ..CloneArgs::default()
+    };
+    let exec = Exec {
+        namespaces: exec.namespaces - CloneFlags::CLONE_NEWPID,
+        ..exec
+    };
     match clone3(&args).within(|| "joining the container's cgroup".to_owned())? {
         Forked::Child => exec_child::run(exec),
         Forked::Parent(child) => Ok(child),
@@ -223,7 +279,10 @@ fn give_birth(exec: Exec<'_>, cgroup: &Cgroup) -> Result<Child> {
 fn to_enter(state: &State) -> Result<CloneFlags> {
     let recorded = CloneFlags::from_bits_retain(state.namespaces);
     let mut flags = CloneFlags::empty();
-    for kind in NamespaceKind::ALL.into_iter().filter(|kind| recorded.contains(kind.flag())) {
+    for kind in NamespaceKind::ALL
+        .into_iter()
+        .filter(|kind| recorded.contains(kind.flag()))
+    {
         let same = kind == NamespaceKind::User && {
             let own = namespace::identity(namespace::of_process(nix::unistd::Pid::this(), kind)?)?;
             own == namespace::identity(namespace::of_process(state.init(), kind)?)?
@@ -240,7 +299,8 @@ fn to_enter(state: &State) -> Result<CloneFlags> {
 fn cgroup_of(state: &State) -> Result<Cgroup> {
     let hierarchies = Hierarchies::detect()?;
     if let Some(dir) = state.cgroup_paths.get("") {
-        let delegated = std::fs::read_to_string(dir.join("cgroup.subtree_control")).is_ok_and(|text| !text.trim().is_empty());
+        let delegated = std::fs::read_to_string(dir.join("cgroup.subtree_control"))
+            .is_ok_and(|text| !text.trim().is_empty());
         if delegated {
             return Ok(Cgroup::of_process(&hierarchies, state.pid)?);
         }
@@ -256,7 +316,20 @@ mod tests {
     fn a_user_is_numbers_and_nothing_else() {
         assert_eq!(parse_user("1", 5).unwrap(), (1, 5));
         assert_eq!(parse_user("1000:100", 5).unwrap(), (1000, 100));
-        for bad in ["", "root", ":", "1:", ":1", "-1", "+1", "1x", " 1", "4294967295", "4294967296", "1:2:3"] {
+        for bad in [
+            "",
+            "root",
+            ":",
+            "1:",
+            ":1",
+            "-1",
+            "+1",
+            "1x",
+            " 1",
+            "4294967295",
+            "4294967296",
+            "1:2:3",
+        ] {
             assert!(parse_user(bad, 0).is_err(), "{bad:?}");
         }
     }

@@ -38,7 +38,8 @@ pub fn run() -> Result<u8> {
     let mut text = Vec::new();
     let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
     let mut serializer = serde_json::Serializer::with_formatter(&mut text, formatter);
-    serde::Serialize::serialize(&document, &mut serializer).map_err(|error| Error::new(error.to_string()))?;
+    serde::Serialize::serialize(&document, &mut serializer)
+        .map_err(|error| Error::new(error.to_string()))?;
     print(&(String::from_utf8_lossy(&text).into_owned() + "\n"))?;
     Ok(0)
 }

@@ -19,7 +19,17 @@ pub(super) fn catch_signals() -> Result<SignalFd> {
     let all: Vec<Signal> = Signal::iterator()
         .filter(|signal| !matches!(signal, Signal::SIGKILL | Signal::SIGSTOP))
         // Faults of this program itself must stay deadly.
-        .filter(|signal| !matches!(signal, Signal::SIGSEGV | Signal::SIGBUS | Signal::SIGFPE | Signal::SIGILL | Signal::SIGTRAP | Signal::SIGABRT))
+        .filter(|signal| {
+            !matches!(
+                signal,
+                Signal::SIGSEGV
+                    | Signal::SIGBUS
+                    | Signal::SIGFPE
+                    | Signal::SIGILL
+                    | Signal::SIGTRAP
+                    | Signal::SIGABRT
+            )
+        })
         .collect();
     Ok(SignalFd::block(&all)?)
 }
@@ -38,7 +48,11 @@ impl Relay {
     pub(super) fn receive(socket: &OwnedFd) -> Result<Self> {
         let mut name = [0_u8; 128];
         let received = sys::socket::receive(socket, &mut name)?;
-        let master = received.fds.into_iter().next().ok_or_else(|| Error::new("no terminal was sent"))?;
+        let master = received
+            .fds
+            .into_iter()
+            .next()
+            .ok_or_else(|| Error::new("no terminal was sent"))?;
         let relay = Self { master };
         relay.copy_size();
         Ok(relay)
@@ -62,14 +76,18 @@ impl Relay {
 pub(super) fn wait(child: &Child, signals: &SignalFd, relay: Option<&Relay>) -> Result<u8> {
     let _raw = relay.and_then(|_| {
         let stdin = std::io::stdin().as_fd().try_clone_to_owned().ok()?;
-        tty::is_terminal(&stdin).then(|| RawMode::enter(stdin).ok()).flatten()
+        tty::is_terminal(&stdin)
+            .then(|| RawMode::enter(stdin).ok())
+            .flatten()
     });
     let mut stdin_open = relay.is_some();
     let mut master_open = relay.is_some();
     loop {
         let stdin = std::io::stdin();
         let mut fds: Vec<BorrowedFd<'_>> = vec![child.pidfd.as_fd(), signals.as_fd()];
-        let master = relay.filter(|_| master_open).map(|relay| relay.master.as_fd());
+        let master = relay
+            .filter(|_| master_open)
+            .map(|relay| relay.master.as_fd());
         fds.extend(master);
         fds.extend(Some(stdin.as_fd()).filter(|_| stdin_open && master_open));
         let ready = sys::fd::wait_readable(&fds, -1)?;

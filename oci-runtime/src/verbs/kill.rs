@@ -89,13 +89,21 @@ fn thaw(state: &State) {
 pub fn parse_signal(text: &str) -> Result<i32> {
     let unknown = || Error::new(format!("unknown signal {text:?}"));
     if let Ok(number) = text.parse::<i32>() {
-        return if (0..=64).contains(&number) { Ok(number) } else { Err(unknown()) };
+        return if (0..=64).contains(&number) {
+            Ok(number)
+        } else {
+            Err(unknown())
+        };
     }
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
     let real_time = |base: i32, rest: &str, sign: i32| match rest {
         "" => Some(base),
-        _ => rest.strip_prefix(['+', '-'])?.parse::<i32>().ok().map(|offset| base + sign * offset),
+        _ => rest
+            .strip_prefix(['+', '-'])?
+            .parse::<i32>()
+            .ok()
+            .map(|offset| base + sign * offset),
     };
     let number = if let Some(rest) = name.strip_prefix("RTMIN") {
         real_time(34, rest, 1)
@@ -109,9 +117,14 @@ pub fn parse_signal(text: &str) -> Result<i32> {
             "IOT" => "ABRT",
             other => other,
         };
-        format!("SIG{name}").parse::<Signal>().ok().map(|signal| signal as i32)
+        format!("SIG{name}")
+            .parse::<Signal>()
+            .ok()
+            .map(|signal| signal as i32)
     };
-    number.filter(|number| (1..=64).contains(number)).ok_or_else(unknown)
+    number
+        .filter(|number| (1..=64).contains(number))
+        .ok_or_else(unknown)
 }
 
 #[cfg(test)]
@@ -121,14 +134,38 @@ mod tests {
     #[test]
     fn signals_have_numbers_and_names() {
         let table = [
-            ("9", 9), ("0", 0), ("64", 64), ("KILL", 9), ("SIGKILL", 9), ("sigterm", 15), ("term", 15), ("CLD", 17),
-            ("SIGIOT", 6), ("RTMIN", 34), ("SIGRTMIN+3", 37), ("RTMAX-1", 63), ("winch", 28), ("poll", 29),
+            ("9", 9),
+            ("0", 0),
+            ("64", 64),
+            ("KILL", 9),
+            ("SIGKILL", 9),
+            ("sigterm", 15),
+            ("term", 15),
+            ("CLD", 17),
+            ("SIGIOT", 6),
+            ("RTMIN", 34),
+            ("SIGRTMIN+3", 37),
+            ("RTMAX-1", 63),
+            ("winch", 28),
+            ("poll", 29),
         ];
         for (text, number) in table {
             assert_eq!(parse_signal(text).unwrap(), number, "{text}");
         }
-        for text in ["", "-1", "65", "SIG", "NOPE", "RTMIN+99", "SIGSIGKILL", "9x"] {
-            assert_eq!(parse_signal(text).unwrap_err().message, format!("unknown signal {text:?}"));
+        for text in [
+            "",
+            "-1",
+            "65",
+            "SIG",
+            "NOPE",
+            "RTMIN+99",
+            "SIGSIGKILL",
+            "9x",
+        ] {
+            assert_eq!(
+                parse_signal(text).unwrap_err().message,
+                format!("unknown signal {text:?}")
+            );
         }
     }
 }

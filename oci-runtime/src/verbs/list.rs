@@ -17,11 +17,18 @@ pub fn run(global: &Global, parsed: &Parsed) -> Result<u8> {
     }
     if global.explicit_root && !global.store.root().exists() {
         let root = global.store.root();
-        return Err(Error::new(format!("readdir({root:?}): no such file or directory (ENOENT)")));
+        return Err(Error::new(format!(
+            "readdir({root:?}): no such file or directory (ENOENT)"
+        )));
     }
     let containers = read(global)?;
     if parsed.is_on("quiet") {
-        print(&containers.iter().map(|(state, _)| format!("{}\n", state.id)).collect::<String>())?;
+        print(
+            &containers
+                .iter()
+                .map(|(state, _)| format!("{}\n", state.id))
+                .collect::<String>(),
+        )?;
     } else if format == "json" {
         print(&json(&containers)?)?;
     } else {
@@ -40,7 +47,9 @@ fn read(global: &Global) -> Result<Vec<(State, Status)>> {
         match read {
             Ok(one) => containers.push(one),
             // One broken directory must not hide the others; one that is being deleted is none.
-            Err(error) if global.store.dir(&id).join("state.json").exists() => global.warn(&error.message),
+            Err(error) if global.store.dir(&id).join("state.json").exists() => {
+                global.warn(&error.message)
+            }
             Err(_) => {}
         }
     }
@@ -52,7 +61,10 @@ fn json(containers: &[(State, Status)]) -> Result<String> {
     if containers.is_empty() {
         return Ok("null".to_owned());
     }
-    let owners: Vec<String> = containers.iter().map(|(state, _)| owner(state.owner)).collect();
+    let owners: Vec<String> = containers
+        .iter()
+        .map(|(state, _)| owner(state.owner))
+        .collect();
     let reports: Vec<_> = containers
         .iter()
         .zip(&owners)
@@ -69,7 +81,11 @@ fn json(containers: &[(State, Status)]) -> Result<String> {
 fn table(containers: &[(State, Status)]) -> String {
     let mut rows = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned)];
     for (state, status) in containers {
-        let pid = if *status == Status::Stopped { 0 } else { state.pid };
+        let pid = if *status == Status::Stopped {
+            0
+        } else {
+            state.pid
+        };
         rows.push([
             state.id.clone(),
             pid.to_string(),
@@ -79,11 +95,21 @@ fn table(containers: &[(State, Status)]) -> String {
             owner(state.owner),
         ]);
     }
-    let width = |column: usize| rows.iter().map(|row| row[column].len() + 3).max().unwrap_or(0).max(12);
+    let width = |column: usize| {
+        rows.iter()
+            .map(|row| row[column].len() + 3)
+            .max()
+            .unwrap_or(0)
+            .max(12)
+    };
     let mut text = String::new();
     for row in &rows {
         for (column, cell) in row.iter().enumerate() {
-            let width = if column + 1 == row.len() { 0 } else { width(column) };
+            let width = if column + 1 == row.len() {
+                0
+            } else {
+                width(column)
+            };
             // Writing to a String cannot fail.
             let _infallible = write!(text, "{cell:<width$}");
         }

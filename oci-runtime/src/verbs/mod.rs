@@ -18,5 +18,8 @@ pub const SPEC_VERSION: &str = "1.3.0";
 
 /// What `--version` prints. The first line has the form that containerd's go-runc looks for.
 pub fn version() -> String {
-    format!("davit-oci version {}\nspec: {SPEC_VERSION}\n", env!("CARGO_PKG_VERSION"))
+    format!(
+        "davit-oci version {}\nspec: {SPEC_VERSION}\n",
+        env!("CARGO_PKG_VERSION")
+    )
 }

@@ -17,10 +17,14 @@ pub fn run(global: &Global, id: &ContainerId, parsed: &Parsed) -> Result<u8> {
     let plan = create::read_plan(global, id, &options)?;
     let console = create::connect_console(&plan, options.console_socket.as_deref())?;
     if !detach && console.is_some() {
-        return Err(Error::new("cannot use console socket if runc will not detach or allocate tty"));
+        return Err(Error::new(
+            "cannot use console socket if runc will not detach or allocate tty",
+        ));
     }
     if detach && plan.process.terminal && console.is_none() {
-        return Err(Error::new("cannot allocate tty if runc will detach without setting console socket"));
+        return Err(Error::new(
+            "cannot allocate tty if runc will detach without setting console socket",
+        ));
     }
     if detach {
         let created = create::create(global, id, &plan, &options, console)?;
@@ -38,11 +42,19 @@ pub fn run(global: &Global, id: &ContainerId, parsed: &Parsed) -> Result<u8> {
         (None, None)
     };
     let created = create::create(global, id, &plan, &options, theirs)?;
-    let code = ours.as_ref().map(Relay::receive).transpose().and_then(|relay| {
-        go(global, id, &created)?;
-        foreground::wait(&created.child, &signals, relay.as_ref())
-    });
-    let removed = if parsed.is_on("keep") { Ok(()) } else { delete::remove(global, id, &created.state) };
+    let code = ours
+        .as_ref()
+        .map(Relay::receive)
+        .transpose()
+        .and_then(|relay| {
+            go(global, id, &created)?;
+            foreground::wait(&created.child, &signals, relay.as_ref())
+        });
+    let removed = if parsed.is_on("keep") {
+        Ok(())
+    } else {
+        delete::remove(global, id, &created.state)
+    };
     let code = code?;
     removed?;
     Ok(code)
@@ -50,7 +62,8 @@ pub fn run(global: &Global, id: &ContainerId, parsed: &Parsed) -> Result<u8> {
 
 /// Starts what was created; if that fails the container goes again.
 fn go(global: &Global, id: &ContainerId, created: &create::Created) -> Result<()> {
-    let started = start::open(&global.store, id, &created.state).and_then(|()| start::poststart(global, &created.state));
+    let started = start::open(&global.store, id, &created.state)
+        .and_then(|()| start::poststart(global, &created.state));
     if started.is_err() {
         // The failure to start is what is reported.
         drop(delete::run(global, id, true));

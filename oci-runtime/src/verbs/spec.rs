@@ -16,7 +16,9 @@ pub fn run(parsed: &Parsed) -> Result<u8> {
     if parsed.is_on("rootless") {
         make_rootless(&mut document);
     }
-    let text = serde_json::to_string_pretty(&document).map_err(|error| Error::new(error.to_string()))? + "\n";
+    let text = serde_json::to_string_pretty(&document)
+        .map_err(|error| Error::new(error.to_string()))?
+        + "\n";
     let mut options = std::fs::OpenOptions::new();
     let file = options.write(true).create_new(true).open(&path);
     match file.and_then(|mut file| std::io::Write::write_all(&mut file, text.as_bytes())) {
@@ -86,7 +88,10 @@ fn mounts() -> Value {
 
 /// For a user without privileges: a user namespace with that user as root, and nothing that needs more.
 fn make_rootless(document: &mut Value) {
-    let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    let (uid, gid) = (
+        nix::unistd::geteuid().as_raw(),
+        nix::unistd::getegid().as_raw(),
+    );
     let linux = &mut document["linux"];
     linux["uidMappings"] = json!([{"containerID": 0, "hostID": uid, "size": 1}]);
     linux["gidMappings"] = json!([{"containerID": 0, "hostID": gid, "size": 1}]);
@@ -95,7 +100,9 @@ fn make_rootless(document: &mut Value) {
         namespaces.retain(|namespace| namespace["type"] != "network");
         namespaces.push(json!({"type": "user"}));
     }
-    let Some(mounts) = document["mounts"].as_array_mut() else { return };
+    let Some(mounts) = document["mounts"].as_array_mut() else {
+        return;
+    };
     mounts.retain(|mount| mount["destination"] != "/sys/fs/cgroup");
     for mount in mounts {
         if mount["destination"] == "/sys" {

@@ -17,9 +17,15 @@ pub fn run(global: &Global, id: &ContainerId) -> Result<u8> {
     let state = global.store.load(id)?;
     match global.store.status(id, &state)? {
         Status::Created => {}
-        Status::Creating => return Err(Error::new("cannot start a container that is still being created")),
+        Status::Creating => {
+            return Err(Error::new(
+                "cannot start a container that is still being created",
+            ));
+        }
         Status::Stopped => return Err(Error::new("cannot start a container that has stopped")),
-        Status::Running | Status::Paused => return Err(Error::new("cannot start an already running container")),
+        Status::Running | Status::Paused => {
+            return Err(Error::new("cannot start an already running container"));
+        }
     }
     open(&global.store, id, &state)?;
     poststart(global, &state)?;
@@ -33,7 +39,8 @@ pub fn run(global: &Global, id: &ContainerId) -> Result<u8> {
 pub fn open(store: &Store, id: &ContainerId, state: &State) -> Result<()> {
     let path = store.fifo(id);
     let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW;
-    let gate = match sys::path::openat2(AT_FDCWD, &path, flags, Mode::empty(), ResolveFlag::empty()) {
+    let gate = match sys::path::openat2(AT_FDCWD, &path, flags, Mode::empty(), ResolveFlag::empty())
+    {
         Err(error) if error.errno == Errno::ENOENT => {
             return Err(Error::new("cannot start an already running container"));
         }

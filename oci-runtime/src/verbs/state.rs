@@ -10,7 +10,8 @@ use crate::id::ContainerId;
 pub fn run(global: &Global, id: &ContainerId) -> Result<u8> {
     let state = global.store.load(id)?;
     let status = global.store.status(id, &state)?;
-    let text = serde_json::to_string_pretty(&state.report(status)).map_err(|error| Error::new(error.to_string()))?;
+    let text = serde_json::to_string_pretty(&state.report(status))
+        .map_err(|error| Error::new(error.to_string()))?;
     print(&text)?;
     Ok(0)
 }

@@ -18,7 +18,10 @@ const MAX_DOCUMENT: u64 = 4 << 20;
 /// A limit that the kernel refuses.
 pub fn run(global: &Global, id: &ContainerId, parsed: &Parsed) -> Result<u8> {
     let state = global.store.load(id)?;
-    if matches!(global.store.status(id, &state)?, Status::Stopped | Status::Creating) {
+    if matches!(
+        global.store.status(id, &state)?,
+        Status::Stopped | Status::Creating
+    ) {
         return Err(Error::new("container not running"));
     }
     let resources = match parsed.get("resources") {
@@ -29,8 +32,13 @@ pub fn run(global: &Global, id: &ContainerId, parsed: &Parsed) -> Result<u8> {
     let mut resources = cgroup::resources(&resources, "resources", &mut problems);
     // Rules for devices are set once: a caller that updates a memory limit sends the old ones along.
     resources.devices = None;
-    problems.into_result(()).map_err(|problems| Error::new(problems.to_string()))?;
-    state.cgroup()?.apply(&resources).within(|| "resources".to_owned())?;
+    problems
+        .into_result(())
+        .map_err(|problems| Error::new(problems.to_string()))?;
+    state
+        .cgroup()?
+        .apply(&resources)
+        .within(|| "resources".to_owned())?;
     Ok(0)
 }
 
@@ -45,9 +53,13 @@ fn read(path: &str) -> Result<Resources> {
             .within(within)?;
         text
     } else {
-        std::fs::read(path).map_err(|error| sys::Error::from_io(&error, format!("read({path:?})"))).within(within)?
+        std::fs::read(path)
+            .map_err(|error| sys::Error::from_io(&error, format!("read({path:?})")))
+            .within(within)?
     };
-    serde_json::from_slice(&text).map_err(|error| Error::new(error.to_string())).within(within)
+    serde_json::from_slice(&text)
+        .map_err(|error| Error::new(error.to_string()))
+        .within(within)
 }
 
 fn from_flags(parsed: &Parsed) -> Result<Resources> {
@@ -65,8 +77,14 @@ fn from_flags(parsed: &Parsed) -> Result<Resources> {
     cpu.realtime_period = number(parsed, "cpu-rt-period")?;
     cpu.realtime_runtime = number(parsed, "cpu-rt-runtime")?;
     cpu.idle = number(parsed, "cpu-idle")?;
-    parsed.get("cpuset-cpus").unwrap_or_default().clone_into(&mut cpu.cpus);
-    parsed.get("cpuset-mems").unwrap_or_default().clone_into(&mut cpu.mems);
+    parsed
+        .get("cpuset-cpus")
+        .unwrap_or_default()
+        .clone_into(&mut cpu.cpus);
+    parsed
+        .get("cpuset-mems")
+        .unwrap_or_default()
+        .clone_into(&mut cpu.mems);
     memory.limit = size(parsed, "memory")?;
     memory.reservation = size(parsed, "memory-reservation")?;
     memory.swap = size(parsed, "memory-swap")?;
@@ -79,7 +97,9 @@ fn number<T: std::str::FromStr>(parsed: &Parsed, flag: &str) -> Result<Option<T>
 }
 
 fn size(parsed: &Parsed, flag: &str) -> Result<Option<i64>> {
-    let parse = |text: &str| parse_size(text).ok_or_else(|| Error::new(format!("--{flag}: {text:?} is no size")));
+    let parse = |text: &str| {
+        parse_size(text).ok_or_else(|| Error::new(format!("--{flag}: {text:?} is no size")))
+    };
     parsed.get(flag).map(parse).transpose()
 }
 
@@ -91,7 +111,10 @@ fn parse_size(text: &str) -> Option<i64> {
     let end = text.rfind(|c: char| c.is_ascii_digit() || c == '.')? + 1;
     let (number, unit) = text.split_at(end);
     let unit = unit.trim_start().to_ascii_lowercase();
-    let unit = unit.strip_suffix("ib").or_else(|| unit.strip_suffix('b')).unwrap_or(&unit);
+    let unit = unit
+        .strip_suffix("ib")
+        .or_else(|| unit.strip_suffix('b'))
+        .unwrap_or(&unit);
     let shift = match unit {
         "" => 0,
         "k" => 10,
@@ -104,8 +127,16 @@ fn parse_size(text: &str) -> Option<i64> {
     if let Ok(whole) = number.parse::<i64>() {
         return whole.checked_mul(1 << shift).filter(|size| *size >= 0);
     }
-    let fraction: f64 = number.parse().ok().filter(|size: &f64| size.is_finite() && *size >= 0.0)?;
-    format!("{:.0}", (fraction * f64::from(1_u32 << 10).powi(shift / 10)).floor()).parse().ok()
+    let fraction: f64 = number
+        .parse()
+        .ok()
+        .filter(|size: &f64| size.is_finite() && *size >= 0.0)?;
+    format!(
+        "{:.0}",
+        (fraction * f64::from(1_u32 << 10).powi(shift / 10)).floor()
+    )
+    .parse()
+    .ok()
 }
 
 #[cfg(test)]
@@ -115,13 +146,31 @@ mod tests {
     #[test]
     fn sizes_have_units_of_1024() {
         let table = [
-            ("0", 0), ("100", 100), ("1k", 1024), ("1K", 1024), ("512m", 512 << 20), ("1.5g", 3 << 29), ("1GiB", 1 << 30),
-            ("100 kB", 102_400), ("2tb", 2 << 40), ("-1", -1), ("7b", 7),
+            ("0", 0),
+            ("100", 100),
+            ("1k", 1024),
+            ("1K", 1024),
+            ("512m", 512 << 20),
+            ("1.5g", 3 << 29),
+            ("1GiB", 1 << 30),
+            ("100 kB", 102_400),
+            ("2tb", 2 << 40),
+            ("-1", -1),
+            ("7b", 7),
         ];
         for (text, bytes) in table {
             assert_eq!(parse_size(text), Some(bytes), "{text}");
         }
-        for text in ["", "k", "-2", "1x", "1.2.3", "9999999999999999999", "9223372036854775807k", "m1"] {
+        for text in [
+            "",
+            "k",
+            "-2",
+            "1x",
+            "1.2.3",
+            "9999999999999999999",
+            "9223372036854775807k",
+            "m1",
+        ] {
             assert_eq!(parse_size(text), None, "{text}");
         }
     }
