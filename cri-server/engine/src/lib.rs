@@ -47,6 +47,9 @@ use pod::{Command, Entry, Pod};
 use record::{ContainerRecord, PodRecord};
 use tokio::sync::broadcast;
 
+/// How long closing waits for operations in progress.
+const CLOSING: Duration = Duration::from_secs(10);
+
 /// The engine of one node. Clones are handles to the same engine.
 #[derive(Clone)]
 pub struct Engine {
@@ -76,14 +79,22 @@ impl Engine {
         .await
     }
 
-    /// Ends every task of this engine and lets go of the run directory. Pods go on; the next engine finds them.
+    /// Ends every task of this engine and lets go of its locks, unless a clone of it is still around. Pods go
+    /// on; the next engine finds them.
     pub async fn close(self) {
-        // A receiver exists for every task; without any there is nothing to end.
-        self.node.closing.send_replace(true);
-        for pod in self.node.pods() {
+        let node = self.node;
+        node.closing.send_replace(true);
+        for pod in node.pods() {
             pod.ended().await;
         }
-        self.node.unlock();
+        let ended = Arc::downgrade(&node);
+        node.tidy_cgroup();
+        drop(node);
+        // Operations of callers that left come to their end first.
+        let deadline = tokio::time::Instant::now() + CLOSING;
+        while ended.strong_count() > 0 && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
     }
 
     /// What happens to pods and containers from now on. A slow listener loses the oldest events.

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, TryLockError};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use snapshotter::Store;
 use sys::cgroup::{Cgroup, CgroupPath, Hierarchies};
@@ -24,6 +25,10 @@ use crate::spec::Host;
 /// How many events a slow subscriber may be behind before it loses the oldest.
 const EVENTS: usize = 1024;
 
+/// How long a lock of a daemon that just ended is waited for, and between two looks.
+const PATIENCE: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_millis(10);
+
 /// The engine's inside.
 pub(crate) struct Node {
     pub(crate) config: Config,
@@ -42,8 +47,8 @@ pub(crate) struct Node {
     containers: RwLock<HashMap<String, String>>,
     /// Told to end: every pod's task.
     pub(crate) closing: watch::Sender<bool>,
-    /// Held until the engine is closed.
-    lock: Mutex<Option<File>>,
+    /// Held as long as the engine lives.
+    _lock: File,
 }
 
 impl Node {
@@ -62,17 +67,7 @@ impl Node {
             source: error,
         })?;
         let host = Host::detect(&hierarchies)?;
-        let options = snapshotter::Options {
-            root: config.state_dir.clone(),
-            hosts_dirs: config.hosts_dirs.clone(),
-            ..snapshotter::Options::default()
-        };
-        let store = Store::open(options).map_err(|error| {
-            crate::images::failed(
-                format!("open the image store in {}", config.state_dir.display()),
-                error,
-            )
-        })?;
+        let store = open_store(&config)?;
         Ok(Self {
             network: Network::new(&config.network)?,
             handlers,
@@ -86,16 +81,8 @@ impl Node {
             containers: RwLock::default(),
             config,
             closing: watch::channel(false).0,
-            lock: Mutex::new(Some(lock)),
+            _lock: lock,
         })
-    }
-
-    /// Lets the next engine have the run directory.
-    pub(crate) fn unlock(&self) {
-        self.lock
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
     }
 
     // --- paths
@@ -144,6 +131,22 @@ impl Node {
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(id);
+    }
+
+    /// Removes the cgroup of all pods when there are none. Fails where another engine's are in it: fine.
+    pub(crate) fn tidy_cgroup(&self) {
+        let none = self
+            .pods
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_empty();
+        let root = self
+            .cgroup(&self.config.cgroup_root)
+            .map(|cgroup| cgroup.paths())
+            .unwrap_or_default();
+        for dir in root.values().filter(|_| none) {
+            fs::remove_dir(dir).ok();
+        }
     }
 
     pub(crate) fn add_container(&self, id: &str, pod: &str) {
@@ -243,6 +246,8 @@ pub(crate) fn detach_below(path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Locks a file. A daemon that just ended may have children that hold its lock until they have become
+/// another program: that is waited for.
 fn lock(path: &Path) -> Result<File> {
     let failed = |source| Error::Io {
         action: "lock",
@@ -255,11 +260,39 @@ fn lock(path: &Path) -> Result<File> {
         .write(true)
         .open(path)
         .map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::Locked {
-            path: path.to_owned(),
-        }),
-        Err(TryLockError::Error(source)) => Err(failed(source)),
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(PAUSE),
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::Locked {
+                    path: path.to_owned(),
+                });
+            }
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
+        }
+    }
+}
+
+/// Opens the image store, with the same patience.
+fn open_store(config: &Config) -> Result<Store> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let options = snapshotter::Options {
+            root: config.state_dir.clone(),
+            hosts_dirs: config.hosts_dirs.clone(),
+            ..snapshotter::Options::default()
+        };
+        match Store::open(options) {
+            Ok(store) => return Ok(store),
+            Err(snapshotter::Error::Locked { .. }) if Instant::now() < deadline => {
+                std::thread::sleep(PAUSE)
+            }
+            Err(error) => {
+                let action = format!("open the image store in {}", config.state_dir.display());
+                return Err(crate::images::failed(action, error));
+            }
+        }
     }
 }

@@ -53,7 +53,12 @@ fn binaries() -> &'static Path {
                 "oci-runtime",
                 "--bins",
             ])
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .current_dir(
+                Path::new(env!("CARGO_MANIFEST_DIR"))
+                    .ancestors()
+                    .nth(2)
+                    .expect("the workspace"),
+            )
             .status()
             .expect("cargo");
         assert!(built.success(), "the shim and the plugins build");
@@ -65,8 +70,66 @@ fn binaries() -> &'static Path {
 pub struct Bench {
     pub engine: Option<Engine>,
     pub config: Config,
-    dir: tempfile::TempDir,
+    pub dir: tempfile::TempDir,
     pub bridge: String,
+    /// Tells its bridge, subnet and cgroup from those of others.
+    pub number: u32,
+}
+
+/// The configuration of the engine `number` in the directory `base`.
+pub fn config(base: &Path, number: u32, handler: &str) -> Config {
+    let binaries = binaries();
+    let network = NetworkConfig {
+        conf_dir: base.join("net.d"),
+        bin_dirs: vec![base.join("plugins")],
+        plugins: Some(binaries.join("davit-cni")),
+        cache_dir: base.join("cni"),
+        timeout: Duration::from_secs(20),
+        bridge: format!("dvt{number}"),
+        subnet: Some(format!(
+            "10.{}.{}.0/24",
+            100 + number / 256 % 100,
+            number % 256
+        )),
+        data_dir: Some(base.join("ipam")),
+    };
+    let handlers = BTreeMap::from([
+        ("runc".to_owned(), Handler::new("/usr/sbin/runc")),
+        ("crun".to_owned(), Handler::new("/usr/bin/crun")),
+        (
+            "davit-oci".to_owned(),
+            Handler::new(binaries.join("davit-oci")),
+        ),
+    ]);
+    Config {
+        run_dir: base.join("run"),
+        state_dir: base.join("state"),
+        shim: binaries.join("davit-shim"),
+        handlers,
+        default_handler: handler.to_owned(),
+        network,
+        hosts_dirs: Vec::new(),
+        cgroup_root: format!("/davit-engine-{number}"),
+    }
+}
+
+/// A pod as a kubelet asks for it, of the bench in `dir`.
+pub fn pod(dir: &Path, name: &str) -> PodConfig {
+    let mut config = PodConfig {
+        metadata: PodMetadata {
+            name: name.into(),
+            uid: format!("uid-{name}"),
+            namespace: "default".into(),
+            attempt: 0,
+        },
+        hostname: name.into(),
+        log_directory: dir.join("logs").join(name).to_string_lossy().into_owned(),
+        labels: BTreeMap::from([("app".into(), name.into())]),
+        annotations: BTreeMap::from([("note".into(), "ä ✓ \u{1}".into())]),
+        ..PodConfig::default()
+    };
+    config.security.namespaces.pid = NamespaceMode::Container;
+    config
 }
 
 impl Bench {
@@ -80,53 +143,24 @@ impl Bench {
     }
 
     pub async fn without_image(handler: &str) -> Self {
-        let binaries = binaries();
         let number = std::process::id() % 10_000 * 16 + NUMBER.fetch_add(1, Ordering::Relaxed) % 16;
         let dir = tempfile::Builder::new()
             .prefix("davit-engine-")
             .tempdir()
             .expect("temp dir");
-        let base = dir.path().canonicalize().expect("real path");
-        let bridge = format!("dvt{number}");
-        let network = NetworkConfig {
-            conf_dir: base.join("net.d"),
-            bin_dirs: vec![base.join("plugins")],
-            plugins: Some(binaries.join("davit-cni")),
-            cache_dir: base.join("cni"),
-            timeout: Duration::from_secs(20),
-            bridge: bridge.clone(),
-            subnet: Some(format!(
-                "10.{}.{}.0/24",
-                100 + number / 256 % 100,
-                number % 256
-            )),
-            data_dir: Some(base.join("ipam")),
-        };
-        let handlers = BTreeMap::from([
-            ("runc".to_owned(), Handler::new("/usr/sbin/runc")),
-            ("crun".to_owned(), Handler::new("/usr/bin/crun")),
-            (
-                "davit-oci".to_owned(),
-                Handler::new(binaries.join("davit-oci")),
-            ),
-        ]);
-        let config = Config {
-            run_dir: base.join("run"),
-            state_dir: base.join("state"),
-            shim: binaries.join("davit-shim"),
-            handlers,
-            default_handler: handler.to_owned(),
-            network,
-            hosts_dirs: Vec::new(),
-            cgroup_root: format!("/davit-engine-{number}"),
-        };
+        let config = config(
+            &dir.path().canonicalize().expect("real path"),
+            number,
+            handler,
+        );
         engine::prepare_run_dir(&config.run_dir).expect("run directory");
         let engine = Engine::open(config.clone()).await.expect("an engine");
         Self {
             engine: Some(engine),
+            bridge: config.network.bridge.clone(),
             config,
             dir,
-            bridge,
+            number,
         }
     }
 
@@ -168,27 +202,7 @@ impl Bench {
 
     /// A pod as a kubelet asks for it.
     pub fn pod(&self, name: &str) -> PodConfig {
-        let mut config = PodConfig {
-            metadata: PodMetadata {
-                name: name.into(),
-                uid: format!("uid-{name}"),
-                namespace: "default".into(),
-                attempt: 0,
-            },
-            hostname: name.into(),
-            log_directory: self
-                .dir
-                .path()
-                .join("logs")
-                .join(name)
-                .to_string_lossy()
-                .into_owned(),
-            labels: BTreeMap::from([("app".into(), name.into())]),
-            annotations: BTreeMap::from([("note".into(), "ä ✓ \u{1}".into())]),
-            ..PodConfig::default()
-        };
-        config.security.namespaces.pid = NamespaceMode::Container;
-        config
+        pod(self.dir.path(), name)
     }
 
     /// Makes and starts a container that runs a shell script.
@@ -283,9 +297,8 @@ impl Bench {
             .flatten()
             .flatten()
         {
-            if entry.file_name().to_string_lossy().contains('.')
-                && entry.file_name() != "last_reserved_ip.0"
-            {
+            let name = entry.file_name();
+            if name.to_string_lossy().parse::<std::net::IpAddr>().is_ok() {
                 left.push(format!("address {}", entry.path().display()));
             }
         }
