@@ -253,11 +253,6 @@ impl Error {
             Error::Cancelled(_) => ErrorKind::Cancelled,
         }
     }
-
-    /// Whether the operation met a full disk or an exhausted quota.
-    pub(crate) fn is_no_space(&self) -> bool {
-        self.kind() == ErrorKind::NoSpace
-    }
 }
 
 /// The kind of an input or output error: a full disk is told apart, as a person can do something about it.

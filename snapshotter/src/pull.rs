@@ -173,8 +173,12 @@ impl Pull {
                 documents,
                 ..
             } = resolved;
-            let (layers, composed) = compose::compose(&store, &diff_ids, &prepared)?;
-            let prepared = prepared.into_iter().chain(composed).collect();
+            let compose::Composed {
+                layers,
+                made,
+                leases: _kept,
+            } = compose::compose(&store, &diff_ids, &prepared)?;
+            let prepared = prepared.into_iter().chain(made).collect();
             store.commit(NewImage {
                 id,
                 config,

@@ -58,10 +58,31 @@ pub fn mount_overlay(
     let lower = lower_directories(store, layers, target)?;
     let lower: Vec<&Path> = lower.iter().map(PathBuf::as_path).collect();
     let upper = make(writable, "upper", 0o755)?;
+    describe_root(store, layers, &upper)?;
     let work = make(writable, "work", 0o700)?;
     // Should the host crash, the container is gone with its pod: nothing written here needs to reach the disk.
     let mount = sys::mount::overlay(&lower, Some((&upper, &work)), &["volatile"])?;
     Ok(sys::mount::attach(&mount, target)?)
+}
+
+/// The root directory that shows is the writable one: it takes over what the image says about its root.
+fn describe_root(store: &Store, layers: &[DiffId], upper: &Path) -> Result<(), Error> {
+    let described = layers
+        .iter()
+        .rev()
+        .find(|layer| store.inner.describes_root(layer));
+    let Some(path) = described.map(|layer| store.layer_path(layer)) else {
+        return Ok(());
+    };
+    let from = File::open(&path).on("open", &path)?;
+    let to = File::open(upper).on("open", upper)?;
+    let stat = sys::fs::stat(&from)?;
+    sys::fs::chown(&to, stat.st_uid, stat.st_gid)?;
+    sys::fs::chmod(
+        &to,
+        sys::fs::Mode::from_bits_truncate(stat.st_mode & 0o7777),
+    )?;
+    Ok(())
 }
 
 /// The layers' directories, topmost first as overlayfs wants them.

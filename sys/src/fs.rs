@@ -4,7 +4,7 @@
 //! first, and no call follows a symbolic link in its last component. An empty name or one with a slash is `EINVAL`.
 #![allow(unsafe_code)]
 use std::ffi::{CStr, CString, OsStr, OsString};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
@@ -51,6 +51,9 @@ pub struct Space {
     /// Inodes still free.
     pub inodes_free: u64,
 }
+
+/// The longest value, and the longest list of names, that the kernel allows.
+const MAX_XATTR: usize = 65536;
 
 /// How a call prints `dir` and `name`.
 fn at(dir: impl AsFd, name: &OsStr) -> String {
@@ -261,24 +264,16 @@ impl Level {
 
 /// Deletes everything in `dir` except directories that are not empty, and names those.
 fn empty(dir: &OwnedFd) -> Result<Vec<OsString>> {
-    let handle = open_dir_again(dir)?;
-    let mut listing =
-        nix::dir::Dir::from_fd(handle).call(|| format!("fdopendir({})", FdName::of(dir)))?;
     let mut full = Vec::new();
-    for entry in listing.iter() {
-        let entry = entry.call(|| format!("getdents64({})", FdName::of(dir)))?;
-        let name = OsStr::from_bytes(entry.file_name().to_bytes());
-        if matches!(name.as_bytes(), b"." | b"..") {
-            continue;
-        }
-        let removed = match unlink(dir, name) {
-            Err(error) if matches!(error.errno, Errno::EISDIR | Errno::EPERM) => rmdir(dir, name),
+    for name in list(dir.as_fd())? {
+        let removed = match unlink(dir, &name) {
+            Err(error) if matches!(error.errno, Errno::EISDIR | Errno::EPERM) => rmdir(dir, &name),
             other => other,
         };
         match removed {
             Ok(()) => {}
             Err(error) if error.errno == Errno::ENOENT => {}
-            Err(error) if error.errno == Errno::ENOTEMPTY => full.push(name.to_owned()),
+            Err(error) if error.errno == Errno::ENOTEMPTY => full.push(name),
             Err(error) => return Err(error),
         }
     }
@@ -286,7 +281,7 @@ fn empty(dir: &OwnedFd) -> Result<Vec<OsString>> {
 }
 
 /// A second, independent handle of an open directory, at its beginning.
-fn open_dir_again(dir: &OwnedFd) -> Result<OwnedFd> {
+fn open_dir_again(dir: BorrowedFd<'_>) -> Result<OwnedFd> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     nix::fcntl::openat(dir, c".", flags, Mode::empty())
         .call(|| format!("openat({}, \".\", {flags:?})", FdName::of(dir)))
@@ -453,7 +448,7 @@ pub fn set_xattr_at(dir: impl AsFd, name: &OsStr, key: &CStr, value: &[u8]) -> R
 /// `EPERM`, `ENOENT`, ….
 pub fn get_xattr_at(dir: impl AsFd, name: &OsStr, key: &CStr) -> Result<Option<Vec<u8>>> {
     let path = self_fd(&dir, Some(component("lgetxattr", &dir, name)?));
-    let mut value = vec![0_u8; 65536];
+    let mut value = vec![0_u8; MAX_XATTR];
     // SAFETY: `path` and `key` are NUL-terminated, `value` is writable for its length; nothing is kept.
     let ret = unsafe {
         libc::lgetxattr(
@@ -463,13 +458,9 @@ pub fn get_xattr_at(dir: impl AsFd, name: &OsStr, key: &CStr) -> Result<Option<V
             value.len(),
         )
     };
-    if ret < 0 && matches!(Errno::last(), Errno::ENODATA | Errno::EOPNOTSUPP) {
-        return Ok(None);
-    }
-    let text = || format!("lgetxattr({}, {key:?})", at(&dir, name));
-    let size = check(i64::try_from(ret).unwrap_or(-1), text)?;
-    value.truncate(usize::try_from(size).unwrap_or(0));
-    Ok(Some(value))
+    filled(ret, value, || {
+        format!("lgetxattr({}, {key:?})", at(&dir, name))
+    })
 }
 
 /// The names of all extended attributes of `name` (a symbolic link itself).
@@ -478,20 +469,80 @@ pub fn get_xattr_at(dir: impl AsFd, name: &OsStr, key: &CStr) -> Result<Option<V
 /// `ENOENT`, ….
 pub fn list_xattr_at(dir: impl AsFd, name: &OsStr) -> Result<Vec<CString>> {
     let path = self_fd(&dir, Some(component("llistxattr", &dir, name)?));
-    let mut names = vec![0_u8; 65536];
+    let mut names = vec![0_u8; MAX_XATTR];
     // SAFETY: `path` is NUL-terminated and `names` writable for its length; nothing is kept.
     let ret = unsafe { libc::llistxattr(path.as_ptr(), names.as_mut_ptr().cast(), names.len()) };
-    if ret < 0 && Errno::last() == Errno::EOPNOTSUPP {
-        return Ok(vec![]);
+    let names = filled(ret, names, || format!("llistxattr({})", at(&dir, name)))?;
+    Ok(split_names(&names.unwrap_or_default()))
+}
+
+/// An extended attribute of an open file, or `None` where it has no such one.
+///
+/// # Errors
+/// `EPERM`, ….
+pub fn get_xattr(fd: impl AsFd, key: &CStr) -> Result<Option<Vec<u8>>> {
+    let raw = fd.as_fd().as_raw_fd();
+    let mut value = vec![0_u8; MAX_XATTR];
+    // SAFETY: `key` is NUL-terminated, `value` is writable for its length, `fd` is open for the whole call.
+    let ret = unsafe { libc::fgetxattr(raw, key.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+    filled(ret, value, || {
+        format!("fgetxattr({}, {key:?})", FdName::of(&fd))
+    })
+}
+
+/// The names of all extended attributes of an open file.
+///
+/// # Errors
+/// `E2BIG` where they do not fit into 64 KiB.
+pub fn list_xattr(fd: impl AsFd) -> Result<Vec<CString>> {
+    let raw = fd.as_fd().as_raw_fd();
+    let mut names = vec![0_u8; MAX_XATTR];
+    // SAFETY: `names` is writable for its length, `fd` is open for the whole call.
+    let ret = unsafe { libc::flistxattr(raw, names.as_mut_ptr().cast(), names.len()) };
+    let names = filled(ret, names, || format!("flistxattr({})", FdName::of(&fd)))?;
+    Ok(split_names(&names.unwrap_or_default()))
+}
+
+/// What a call wrote into `buffer`, of which it returned the length; `None` for "no such attribute".
+fn filled(
+    ret: isize,
+    mut buffer: Vec<u8>,
+    call: impl FnOnce() -> String,
+) -> Result<Option<Vec<u8>>> {
+    if ret < 0 && matches!(Errno::last(), Errno::ENODATA | Errno::EOPNOTSUPP) {
+        return Ok(None);
     }
-    let text = || format!("llistxattr({})", at(&dir, name));
-    let size = check(i64::try_from(ret).unwrap_or(-1), text)?;
-    names.truncate(usize::try_from(size).unwrap_or(0));
-    let names = names
+    let size = check(i64::try_from(ret).unwrap_or(-1), call)?;
+    buffer.truncate(usize::try_from(size).unwrap_or(0));
+    Ok(Some(buffer))
+}
+
+/// The names in a list of NUL-terminated ones.
+fn split_names(list: &[u8]) -> Vec<CString> {
+    let names = list
         .split(|byte| *byte == 0)
         .filter(|name| !name.is_empty());
     // A split at every NUL leaves none behind.
-    Ok(names.filter_map(|name| CString::new(name).ok()).collect())
+    names.filter_map(|name| CString::new(name).ok()).collect()
+}
+
+/// The names in a directory, in no order.
+///
+/// # Errors
+/// `ENOTDIR`, `EIO`.
+pub fn list(dir: BorrowedFd<'_>) -> Result<Vec<OsString>> {
+    let handle = open_dir_again(dir)?;
+    let mut listing =
+        nix::dir::Dir::from_fd(handle).call(|| format!("fdopendir({})", FdName::of(dir)))?;
+    let mut names = Vec::new();
+    for entry in listing.iter() {
+        let entry = entry.call(|| format!("getdents64({})", FdName::of(dir)))?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if !matches!(name.as_bytes(), b"." | b"..") {
+            names.push(name.to_owned());
+        }
+    }
+    Ok(names)
 }
 
 /// The path of an open file, or of `name` in an open directory, for the calls that take no descriptor.

@@ -30,7 +30,6 @@ pub(super) enum Files {
     Tar {
         file: Arc<File>,
         entries: HashMap<String, Place>,
-        path: PathBuf,
     },
 }
 
@@ -61,7 +60,6 @@ impl Files {
         Ok(Files::Tar {
             file: Arc::new(file),
             entries,
-            path: path.to_owned(),
         })
     }
 

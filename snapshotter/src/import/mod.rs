@@ -115,7 +115,11 @@ impl Import {
         let diff_ids: Vec<DiffId> = found.layers.iter().map(|layer| layer.diff_id).collect();
         let lease = self.store.hold(&diff_ids);
         let prepared = self.layers(files, &found.layers)?;
-        let (layers, composed) = compose::compose(&self.store, &diff_ids, &prepared)?;
+        let compose::Composed {
+            layers,
+            made,
+            leases,
+        } = compose::compose(&self.store, &diff_ids, &prepared)?;
         let names = full_names(&found)?;
         let Found {
             id,
@@ -123,7 +127,7 @@ impl Import {
             documents,
             ..
         } = found;
-        let prepared = prepared.into_iter().chain(composed).collect();
+        let prepared = prepared.into_iter().chain(made).collect();
         let image = self.store.commit(NewImage {
             id,
             config,
@@ -132,7 +136,7 @@ impl Import {
             documents,
             names,
         });
-        drop(lease);
+        drop((lease, leases));
         image
     }
 

@@ -189,12 +189,14 @@ fn record(applied: Applied) -> LayerRecord {
         implicit,
         links,
         opaque,
+        root,
         ..
     } = applied;
     LayerRecord {
         bytes,
         inodes,
         opaque,
+        root,
         implicit: implicit.into_iter().collect(),
         links,
     }

@@ -53,6 +53,9 @@ pub(crate) struct LayerRecord {
     /// Whether it hides everything below it.
     #[serde(default)]
     pub(crate) opaque: bool,
+    /// Whether its archive describes the root directory itself.
+    #[serde(default)]
+    pub(crate) root: bool,
     /// Directories in it that its archive does not describe.
     #[serde(default)]
     pub(crate) implicit: Vec<PathBuf>,

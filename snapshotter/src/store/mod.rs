@@ -304,6 +304,14 @@ impl Inner {
         self.state().layers.contains_key(layer)
     }
 
+    /// Whether a layer's archive describes the root directory.
+    pub(crate) fn describes_root(&self, layer: &DiffId) -> bool {
+        self.state()
+            .layers
+            .get(layer)
+            .is_some_and(|record| record.root)
+    }
+
     pub(crate) fn layer_path(&self, layer: &DiffId) -> PathBuf {
         self.options
             .root

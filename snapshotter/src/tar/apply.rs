@@ -38,6 +38,8 @@ pub(crate) struct Applied {
     pub(crate) links: Vec<(PathBuf, PathBuf)>,
     /// Whether it hides everything below it.
     pub(crate) opaque: bool,
+    /// Whether it describes the root directory itself.
+    pub(crate) root: bool,
     /// Extended attributes that the file system does not take.
     pub(crate) xattrs_skipped: u64,
 }
@@ -158,6 +160,7 @@ impl<'a> Layer<'a> {
         );
         let handle = handle.map_err(|source| write_error(entry, source))?;
         self.describe(entry, &handle)?;
+        self.applied.root = true;
         self.dirs.stamp_later(b"/".to_vec(), entry.modified);
         Ok(())
     }

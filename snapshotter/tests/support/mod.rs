@@ -8,6 +8,7 @@
 
 pub mod http;
 pub mod image;
+pub mod mount;
 pub mod registry;
 
 use std::path::{Path, PathBuf};
