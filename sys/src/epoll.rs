@@ -32,8 +32,12 @@ impl Epoll {
     /// # Errors
     /// Too many open files.
     pub fn new(batch: usize) -> Result<Self> {
-        let inner = NixEpoll::new(EpollCreateFlags::EPOLL_CLOEXEC).call(|| "epoll_create1(EPOLL_CLOEXEC)".to_owned())?;
-        Ok(Self { inner, events: vec![EpollEvent::empty(); batch.max(1)] })
+        let inner = NixEpoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
+            .call(|| "epoll_create1(EPOLL_CLOEXEC)".to_owned())?;
+        Ok(Self {
+            inner,
+            events: vec![EpollEvent::empty(); batch.max(1)],
+        })
     }
 
     /// Waits for `fd` to become readable from now on; `token` comes back with it.
@@ -43,7 +47,9 @@ impl Epoll {
     pub fn add(&self, fd: impl AsFd, token: u64) -> Result<()> {
         let fd = fd.as_fd();
         let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP, token);
-        self.inner.add(fd, event).call(|| format!("epoll_ctl(EPOLL_CTL_ADD, {})", FdName::of(fd)))
+        self.inner
+            .add(fd, event)
+            .call(|| format!("epoll_ctl(EPOLL_CTL_ADD, {})", FdName::of(fd)))
     }
 
     /// Takes `fd` out of the set. Closing does the same only when no other process holds the same open file,
@@ -53,14 +59,19 @@ impl Epoll {
     /// `ENOENT` where it is not in the set.
     pub fn remove(&self, fd: impl AsFd) -> Result<()> {
         let fd = fd.as_fd();
-        self.inner.delete(fd).call(|| format!("epoll_ctl(EPOLL_CTL_DEL, {})", FdName::of(fd)))
+        self.inner
+            .delete(fd)
+            .call(|| format!("epoll_ctl(EPOLL_CTL_DEL, {})", FdName::of(fd)))
     }
 
     /// Waits until something is ready or `timeout` is over (`None`: for ever). A signal ends the wait with nothing ready.
     ///
     /// # Errors
     /// None in practice.
-    pub fn wait(&mut self, timeout: Option<Duration>) -> Result<impl Iterator<Item = Ready> + use<'_>> {
+    pub fn wait(
+        &mut self,
+        timeout: Option<Duration>,
+    ) -> Result<impl Iterator<Item = Ready> + use<'_>> {
         let count = match self.inner.wait(&mut self.events, round_up(timeout)) {
             Ok(count) => count,
             Err(Errno::EINTR) => 0,
@@ -71,7 +82,9 @@ impl Epoll {
             Ready {
                 token: event.data(),
                 readable: flags.contains(EpollFlags::EPOLLIN),
-                hangup: flags.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR | EpollFlags::EPOLLRDHUP),
+                hangup: flags.intersects(
+                    EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR | EpollFlags::EPOLLRDHUP,
+                ),
             }
         }))
     }
@@ -91,7 +104,9 @@ impl From<Epoll> for OwnedFd {
 
 /// Milliseconds, rounded up: rounding down would make a loop spin until its deadline is reached.
 fn round_up(timeout: Option<Duration>) -> EpollTimeout {
-    let Some(timeout) = timeout else { return EpollTimeout::NONE };
+    let Some(timeout) = timeout else {
+        return EpollTimeout::NONE;
+    };
     let millis = timeout.as_nanos().div_ceil(1_000_000);
     EpollTimeout::try_from(i32::try_from(millis).unwrap_or(i32::MAX)).unwrap_or(EpollTimeout::NONE)
 }
@@ -109,10 +124,24 @@ mod tests {
         assert_eq!(epoll.wait(Some(Duration::ZERO)).unwrap().count(), 0);
         write_all(&write_end, b"x").unwrap();
         let ready: Vec<Ready> = epoll.wait(None).unwrap().collect();
-        assert_eq!(ready, [Ready { token: 7, readable: true, hangup: false }]);
+        assert_eq!(
+            ready,
+            [Ready {
+                token: 7,
+                readable: true,
+                hangup: false
+            }]
+        );
         drop(write_end);
         let ready: Vec<Ready> = epoll.wait(None).unwrap().collect();
-        assert_eq!(ready, [Ready { token: 7, readable: true, hangup: true }]);
+        assert_eq!(
+            ready,
+            [Ready {
+                token: 7,
+                readable: true,
+                hangup: true
+            }]
+        );
         epoll.remove(&read_end).unwrap();
         assert_eq!(epoll.wait(Some(Duration::ZERO)).unwrap().count(), 0);
     }

@@ -12,8 +12,13 @@ use crate::error::{Context, Error, Result, check};
 /// # Errors
 /// `ENODEV` where no interface has this name, `EPERM` without `CAP_NET_ADMIN` over the namespace.
 pub fn set_up(name: &str) -> Result<()> {
-    let fd = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
-        .call(|| "socket(AF_INET, SOCK_DGRAM|SOCK_CLOEXEC)".to_owned())?;
+    let fd = socket(
+        AddressFamily::Inet,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )
+    .call(|| "socket(AF_INET, SOCK_DGRAM|SOCK_CLOEXEC)".to_owned())?;
     let mut request = request(name)?;
     // SAFETY: SIOCGIFFLAGS reads the name from and writes the flags to the `ifreq` on this stack.
     let ret = unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request) };
@@ -24,7 +29,10 @@ pub fn set_up(name: &str) -> Result<()> {
     request.ifr_ifru.ifru_flags = flags | up;
     // SAFETY: SIOCSIFFLAGS only reads the `ifreq`.
     let ret = unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCSIFFLAGS, &raw mut request) };
-    check(ret.into(), || format!("ioctl(SIOCSIFFLAGS, {name:?}, IFF_UP)")).map(drop)
+    check(ret.into(), || {
+        format!("ioctl(SIOCSIFFLAGS, {name:?}, IFF_UP)")
+    })
+    .map(drop)
 }
 
 fn request(name: &str) -> Result<libc::ifreq> {
@@ -54,6 +62,9 @@ mod tests {
         let error = set_up("nothere0").unwrap_err();
         assert_eq!(error.errno, Errno::ENODEV);
         assert!(error.call.contains("nothere0"), "{error}");
-        assert_eq!(set_up("a-name-that-is-too-long").unwrap_err().errno, Errno::EINVAL);
+        assert_eq!(
+            set_up("a-name-that-is-too-long").unwrap_err().errno,
+            Errno::EINVAL
+        );
     }
 }

@@ -22,7 +22,8 @@ impl SignalFd {
     /// Too many open files.
     pub fn block(signals: &[Signal]) -> Result<Self> {
         let mask: SigSet = signals.iter().copied().collect();
-        mask.thread_block().call(|| format!("sigprocmask(SIG_BLOCK, {signals:?})"))?;
+        mask.thread_block()
+            .call(|| format!("sigprocmask(SIG_BLOCK, {signals:?})"))?;
         NixSignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
             .map(Self)
             .call(|| format!("signalfd4({signals:?}, SFD_CLOEXEC|SFD_NONBLOCK)"))
@@ -34,7 +35,10 @@ impl SignalFd {
     /// # Errors
     /// None in practice.
     pub fn next(&self) -> Result<Option<i32>> {
-        let info = self.0.read_signal().call(|| format!("read({})", FdName::of(&self.0)))?;
+        let info = self
+            .0
+            .read_signal()
+            .call(|| format!("read({})", FdName::of(&self.0)))?;
         Ok(info.and_then(|info| i32::try_from(info.ssi_signo).ok()))
     }
 }

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    self, AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
+    self, AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag,
+    SockType, UnixAddr,
 };
 
 use crate::error::{Context, Error, Result};
@@ -101,7 +102,12 @@ pub fn accept(listener: impl AsFd) -> Result<Option<OwnedFd>> {
             Err(Errno::EAGAIN) => return Ok(None),
             // A connection that died in the queue is not the listener's error.
             Err(Errno::EINTR | Errno::ECONNABORTED) => {}
-            Err(errno) => return Err(Error::new(errno, format!("accept4({}, {flags:?})", FdName::of(listener)))),
+            Err(errno) => {
+                return Err(Error::new(
+                    errno,
+                    format!("accept4({}, {flags:?})", FdName::of(listener)),
+                ));
+            }
         }
     }
 }
@@ -114,7 +120,10 @@ pub fn peer(fd: impl AsFd) -> Result<Peer> {
     let fd = fd.as_fd();
     let credentials = socket::getsockopt(&fd, socket::sockopt::PeerCredentials)
         .call(|| format!("getsockopt({}, SO_PEERCRED)", FdName::of(fd)))?;
-    Ok(Peer { pid: credentials.pid(), uid: credentials.uid() })
+    Ok(Peer {
+        pid: credentials.pid(),
+        uid: credentials.uid(),
+    })
 }
 
 // === messages ===
@@ -130,11 +139,22 @@ pub fn send(fd: impl AsFd, message: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()>
     let rights = [ControlMessage::ScmRights(&raw)];
     let control: &[ControlMessage<'_>] = if raw.is_empty() { &[] } else { &rights };
     loop {
-        match socket::sendmsg::<()>(fd.as_raw_fd(), &[IoSlice::new(message)], control, MsgFlags::MSG_NOSIGNAL, None) {
+        match socket::sendmsg::<()>(
+            fd.as_raw_fd(),
+            &[IoSlice::new(message)],
+            control,
+            MsgFlags::MSG_NOSIGNAL,
+            None,
+        ) {
             Ok(_) => return Ok(()),
             Err(Errno::EINTR) => {}
             Err(errno) => {
-                let text = format!("sendmsg({}, {} bytes, {} fds)", FdName::of(fd), message.len(), raw.len());
+                let text = format!(
+                    "sendmsg({}, {} bytes, {} fds)",
+                    FdName::of(fd),
+                    message.len(),
+                    raw.len()
+                );
                 return Err(Error::new(errno, text));
             }
         }
@@ -154,7 +174,12 @@ pub fn next_size(fd: impl AsFd) -> Result<Option<usize>> {
             Ok(size) => return Ok(Some(size)),
             Err(Errno::EAGAIN) => return Ok(None),
             Err(Errno::EINTR) => {}
-            Err(errno) => return Err(Error::new(errno, format!("recv({}, {flags:?})", FdName::of(fd)))),
+            Err(errno) => {
+                return Err(Error::new(
+                    errno,
+                    format!("recv({}, {flags:?})", FdName::of(fd)),
+                ));
+            }
         }
     }
 }
@@ -173,7 +198,12 @@ pub fn receive(fd: impl AsFd, buffer: &mut [u8]) -> Result<Received> {
         match socket::recvmsg::<()>(fd.as_raw_fd(), &mut slices, Some(&mut control), flags) {
             Ok(message) => break message,
             Err(Errno::EINTR) => {}
-            Err(errno) => return Err(Error::new(errno, format!("recvmsg({}, {size} bytes)", FdName::of(fd)))),
+            Err(errno) => {
+                return Err(Error::new(
+                    errno,
+                    format!("recvmsg({}, {size} bytes)", FdName::of(fd)),
+                ));
+            }
         }
     };
     let mut fds = Vec::new();
@@ -182,12 +212,21 @@ pub fn receive(fd: impl AsFd, buffer: &mut [u8]) -> Result<Received> {
         for entry in entries {
             if let ControlMessageOwned::ScmRights(raw) = entry {
                 // SAFETY: the kernel installed these descriptors for this message; nothing else owns them.
-                fds.extend(raw.into_iter().map(|one| unsafe { OwnedFd::from_raw_fd(one) }));
+                fds.extend(
+                    raw.into_iter()
+                        .map(|one| unsafe { OwnedFd::from_raw_fd(one) }),
+                );
             }
         }
     }
-    let truncated = message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);
-    Ok(Received { len: message.bytes, fds, truncated })
+    let truncated = message
+        .flags
+        .intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);
+    Ok(Received {
+        len: message.bytes,
+        fds,
+        truncated,
+    })
 }
 
 // === addresses ===
@@ -201,10 +240,16 @@ struct Address {
 impl Address {
     fn of(path: &Path) -> Result<Self> {
         if path.as_os_str().len() <= SUN_PATH_MAX {
-            return Ok(Self { unix: address(path)?, _parent: None });
+            return Ok(Self {
+                unix: address(path)?,
+                _parent: None,
+            });
         }
         let (short, parent) = short_name(path)?;
-        Ok(Self { unix: address(&short)?, _parent: Some(parent) })
+        Ok(Self {
+            unix: address(&short)?,
+            _parent: Some(parent),
+        })
     }
 }
 
@@ -219,7 +264,9 @@ fn short_name(path: &Path) -> Result<(PathBuf, std::fs::File)> {
         .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
         .open(parent)
         .call(|| format!("open({parent:?}, O_PATH|O_DIRECTORY|O_CLOEXEC)"))?;
-    let short = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name);
+    let short = Path::new("/proc/self/fd")
+        .join(directory.as_raw_fd().to_string())
+        .join(name);
     Ok((short, directory))
 }
 
@@ -236,7 +283,8 @@ fn unix_socket(kind: Kind, extra: SockFlag) -> Result<OwnedFd> {
         Kind::Stream => SockType::Stream,
     };
     let flags = SockFlag::SOCK_CLOEXEC | extra;
-    socket::socket(AddressFamily::Unix, ty, flags, None).call(|| format!("socket(AF_UNIX, {ty:?}, {flags:?})"))
+    socket::socket(AddressFamily::Unix, ty, flags, None)
+        .call(|| format!("socket(AF_UNIX, {ty:?}, {flags:?})"))
 }
 
 #[cfg(test)]

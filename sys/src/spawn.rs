@@ -53,8 +53,18 @@ pub fn spawn(request: &Spawn<'_>) -> Result<i32> {
     let argv = pointers(request.argv);
     let envp = pointers(request.env);
     let stdio = request.stdio.map(|fd| fd.as_raw_fd());
-    if let Some(low) = stdio.iter().enumerate().find(|(target, fd)| **fd <= 2 && usize::try_from(**fd) != Ok(*target)) {
-        return Err(Error::new(Errno::EBADF, format!("spawn({:?}): descriptor {} as {}", request.program, low.1, low.0)));
+    if let Some(low) = stdio
+        .iter()
+        .enumerate()
+        .find(|(target, fd)| **fd <= 2 && usize::try_from(**fd) != Ok(*target))
+    {
+        return Err(Error::new(
+            Errno::EBADF,
+            format!(
+                "spawn({:?}): descriptor {} as {}",
+                request.program, low.1, low.0
+            ),
+        ));
     }
     // SAFETY: getpid has no failure and touches no memory.
     let parent = unsafe { libc::getpid() };
@@ -68,15 +78,23 @@ pub fn spawn(request: &Spawn<'_>) -> Result<i32> {
         parent,
         errno: 0,
     };
-    let pid = clone_vfork(&mut plan).map_err(|errno| Error::new(errno, "clone(CLONE_VM|CLONE_VFORK|SIGCHLD)"))?;
+    let pid = clone_vfork(&mut plan)
+        .map_err(|errno| Error::new(errno, "clone(CLONE_VM|CLONE_VFORK|SIGCHLD)"))?;
     // SAFETY: `plan` outlives the child's use of it (CLONE_VFORK); volatile because the child wrote behind the compiler's back.
     let errno = unsafe { ptr::read_volatile(&raw const plan.errno) };
     if errno == 0 {
         return Ok(pid);
     }
     reap(pid);
-    let words: Vec<_> = request.argv.iter().map(|word| word.to_string_lossy()).collect();
-    Err(Error::new(Errno::from_raw(errno), format!("execve({:?}, {words:?})", request.program)))
+    let words: Vec<_> = request
+        .argv
+        .iter()
+        .map(|word| word.to_string_lossy())
+        .collect();
+    Err(Error::new(
+        Errno::from_raw(errno),
+        format!("execve({:?}, {words:?})", request.program),
+    ))
 }
 
 /// Ends this process at once: no destructors, no flushed buffers. For the child side of a fork, which shares both with
@@ -88,7 +106,11 @@ pub fn exit_now(code: i32) -> ! {
 
 /// The NULL-terminated array that `execve` wants. It borrows from `words`, which the caller keeps.
 fn pointers(words: &[CString]) -> Vec<*const libc::c_char> {
-    words.iter().map(|word| word.as_ptr()).chain([ptr::null()]).collect()
+    words
+        .iter()
+        .map(|word| word.as_ptr())
+        .chain([ptr::null()])
+        .collect()
 }
 
 fn clone_vfork(plan: &mut Plan) -> std::result::Result<libc::pid_t, Errno> {
@@ -171,10 +193,17 @@ struct Stack(*mut libc::c_void);
 
 impl Stack {
     fn map() -> std::result::Result<Self, Errno> {
-        let (prot, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK);
+        let (prot, flags) = (
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK,
+        );
         // SAFETY: a new anonymous mapping touches nothing that exists.
         let base = unsafe { libc::mmap(ptr::null_mut(), STACK_SIZE, prot, flags, -1, 0) };
-        if base == libc::MAP_FAILED { Err(Errno::last()) } else { Ok(Self(base)) }
+        if base == libc::MAP_FAILED {
+            Err(Errno::last())
+        } else {
+            Ok(Self(base))
+        }
     }
 
     /// Stacks grow down: the child starts at the end, which page alignment aligns for the ABI.

@@ -10,8 +10,8 @@ use serde::de::DeserializeOwned;
 use sys::{Errno, socket};
 
 use crate::protocol::{
-    Create, Created, Empty, ErrorKind, Event, Exec, ExecStarted, Hello, MAX_PACKET, Message, Op, Request, Signalled, Status,
-    VERSION, WireError, encode,
+    Create, Created, Empty, ErrorKind, Event, Exec, ExecStarted, Hello, MAX_PACKET, Message, Op,
+    Request, Signalled, Status, VERSION, WireError, encode,
 };
 
 /// How long a reply may take by default: longer than the shim gives an OCI runtime, so that its message arrives.
@@ -127,13 +127,29 @@ impl Client {
     /// # Errors
     /// As [`Client::connect`], and [`Error::NoReply`].
     pub fn connect_within(path: &Path, timeout: Duration) -> Result<Self, Error> {
-        let fd = socket::connect(path, socket::Kind::SeqPacket)
-            .map_err(|source| Error::Connect { path: path.to_owned(), source })?;
-        let hello = Hello { version: 0, pid: 0, pod_id: String::new() };
-        let mut client = Self { fd, path: path.to_owned(), seq: 0, timeout, hello };
+        let fd =
+            socket::connect(path, socket::Kind::SeqPacket).map_err(|source| Error::Connect {
+                path: path.to_owned(),
+                source,
+            })?;
+        let hello = Hello {
+            version: 0,
+            pid: 0,
+            pod_id: String::new(),
+        };
+        let mut client = Self {
+            fd,
+            path: path.to_owned(),
+            seq: 0,
+            timeout,
+            hello,
+        };
         client.hello = client.call("hello", Op::Hello { version: VERSION }, &[])?;
         if client.hello.version == 0 {
-            return Err(Error::Version { path: client.path, theirs: client.hello.version });
+            return Err(Error::Version {
+                path: client.path,
+                theirs: client.hello.version,
+            });
         }
         Ok(client)
     }
@@ -161,7 +177,12 @@ impl Client {
     /// # Errors
     /// `runtime` with the OCI runtime's message, `not_found`, `timeout`.
     pub fn start(&mut self, container_id: &str) -> Result<(), Error> {
-        self.done("start", Op::Start { container_id: container_id.to_owned() })
+        self.done(
+            "start",
+            Op::Start {
+                container_id: container_id.to_owned(),
+            },
+        )
     }
 
     /// Signals the init of a container, or all its processes. Returns whether a process was there.
@@ -169,8 +190,13 @@ impl Client {
     /// # Errors
     /// `not_found`, `invalid` for an unknown signal number.
     pub fn signal(&mut self, container_id: &str, signal: i32, all: bool) -> Result<bool, Error> {
-        let op = Op::Signal { container_id: container_id.to_owned(), signal, all };
-        self.call::<Signalled>("signal", op, &[]).map(|answer| answer.delivered)
+        let op = Op::Signal {
+            container_id: container_id.to_owned(),
+            signal,
+            all,
+        };
+        self.call::<Signalled>("signal", op, &[])
+            .map(|answer| answer.delivered)
     }
 
     /// Deletes a container; an unknown one is no error.
@@ -178,7 +204,13 @@ impl Client {
     /// # Errors
     /// `runtime`: it still runs and `force` is false, or the runtime could not clean up.
     pub fn delete(&mut self, container_id: &str, force: bool) -> Result<(), Error> {
-        self.done("delete", Op::Delete { container_id: container_id.to_owned(), force })
+        self.done(
+            "delete",
+            Op::Delete {
+                container_id: container_id.to_owned(),
+                force,
+            },
+        )
     }
 
     /// Runs a program in a container. `stdio` is stdin, stdout, stderr, or only the last two.
@@ -194,7 +226,13 @@ impl Client {
     /// # Errors
     /// `not_found` for an exec that was never started or ended long ago.
     pub fn kill_exec(&mut self, container_id: &str, exec_id: &str) -> Result<(), Error> {
-        self.done("kill_exec", Op::KillExec { container_id: container_id.to_owned(), exec_id: exec_id.to_owned() })
+        self.done(
+            "kill_exec",
+            Op::KillExec {
+                container_id: container_id.to_owned(),
+                exec_id: exec_id.to_owned(),
+            },
+        )
     }
 
     /// Changes resources; `resources_path` holds an OCI `linux.resources` object.
@@ -202,7 +240,10 @@ impl Client {
     /// # Errors
     /// `runtime` with the OCI runtime's message, `not_found`.
     pub fn update(&mut self, container_id: &str, resources_path: &Path) -> Result<(), Error> {
-        let op = Op::Update { container_id: container_id.to_owned(), resources_path: resources_path.to_owned() };
+        let op = Op::Update {
+            container_id: container_id.to_owned(),
+            resources_path: resources_path.to_owned(),
+        };
         self.done("update", op)
     }
 
@@ -211,7 +252,12 @@ impl Client {
     /// # Errors
     /// `not_found`, `invalid` for an exited container.
     pub fn reopen_log(&mut self, container_id: &str) -> Result<(), Error> {
-        self.done("reopen_log", Op::ReopenLog { container_id: container_id.to_owned() })
+        self.done(
+            "reopen_log",
+            Op::ReopenLog {
+                container_id: container_id.to_owned(),
+            },
+        )
     }
 
     /// Tells what runs.
@@ -244,22 +290,38 @@ impl Client {
     }
 
     /// One request and its reply.
-    fn call<T: DeserializeOwned>(&mut self, op_name: &'static str, op: Op, fds: &[BorrowedFd<'_>]) -> Result<T, Error> {
+    fn call<T: DeserializeOwned>(
+        &mut self,
+        op_name: &'static str,
+        op: Op,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<T, Error> {
         self.seq += 1;
-        let packet = encode(&Request { seq: self.seq, op }).ok_or(Error::TooLarge { op: op_name })?;
+        let packet =
+            encode(&Request { seq: self.seq, op }).ok_or(Error::TooLarge { op: op_name })?;
         socket::send(&self.fd, &packet, fds).map_err(|source| match source.errno {
-            Errno::EPIPE => Error::Closed { path: self.path.clone(), op: op_name },
+            Errno::EPIPE => Error::Closed {
+                path: self.path.clone(),
+                op: op_name,
+            },
             _ => self.transport(op_name, source),
         })?;
         let deadline = Instant::now() + self.timeout;
         loop {
             let Some(message) = self.receive(op_name, deadline)? else {
-                return Err(Error::NoReply { path: self.path.clone(), op: op_name, timeout: self.timeout });
+                return Err(Error::NoReply {
+                    path: self.path.clone(),
+                    op: op_name,
+                    timeout: self.timeout,
+                });
             };
             match message {
                 Message::Ok { seq, ok } if seq == self.seq => {
-                    return serde_json::from_value(ok)
-                        .map_err(|source| Error::Decode { path: self.path.clone(), op: op_name, source });
+                    return serde_json::from_value(ok).map_err(|source| Error::Decode {
+                        path: self.path.clone(),
+                        op: op_name,
+                        source,
+                    });
                 }
                 Message::Err { seq, err } if seq == self.seq => return Err(Error::Refused(err)),
                 // The late reply of a request that timed out here before.
@@ -272,29 +334,47 @@ impl Client {
     fn receive(&self, op: &'static str, deadline: Instant) -> Result<Option<Message>, Error> {
         let left = deadline.saturating_duration_since(Instant::now());
         let millis = i32::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX);
-        let ready = sys::fd::wait_readable(&[self.fd.as_fd()], millis).map_err(|source| self.transport(op, source))?;
+        let ready = sys::fd::wait_readable(&[self.fd.as_fd()], millis)
+            .map_err(|source| self.transport(op, source))?;
         if ready != [true] {
             return Ok(None);
         }
-        let size = socket::next_size(&self.fd).map_err(|source| self.broken(op, source))?.unwrap_or(0);
+        let size = socket::next_size(&self.fd)
+            .map_err(|source| self.broken(op, source))?
+            .unwrap_or(0);
         let mut buffer = vec![0_u8; size.min(MAX_PACKET)];
-        let got = socket::receive(&self.fd, &mut buffer).map_err(|source| self.broken(op, source))?;
+        let got =
+            socket::receive(&self.fd, &mut buffer).map_err(|source| self.broken(op, source))?;
         if got.len == 0 {
-            return Err(Error::Closed { path: self.path.clone(), op });
+            return Err(Error::Closed {
+                path: self.path.clone(),
+                op,
+            });
         }
         serde_json::from_slice(&buffer[..got.len])
             .map(Some)
-            .map_err(|source| Error::Decode { path: self.path.clone(), op, source })
+            .map_err(|source| Error::Decode {
+                path: self.path.clone(),
+                op,
+                source,
+            })
     }
 
     fn transport(&self, op: &'static str, source: sys::Error) -> Error {
-        Error::Transport { path: self.path.clone(), op, source }
+        Error::Transport {
+            path: self.path.clone(),
+            op,
+            source,
+        }
     }
 
     /// A shim that ends with unread requests resets the connection: the same as closing it.
     fn broken(&self, op: &'static str, source: sys::Error) -> Error {
         match source.errno {
-            Errno::ECONNRESET => Error::Closed { path: self.path.clone(), op },
+            Errno::ECONNRESET => Error::Closed {
+                path: self.path.clone(),
+                op,
+            },
             _ => self.transport(op, source),
         }
     }

@@ -72,14 +72,13 @@ pub fn probe(pod_dir: &Path) -> io::Result<Liveness> {
     let pid = words.next().and_then(|word| word.parse::<i32>().ok());
     let start = words.next().and_then(|word| word.parse::<u64>().ok());
     match (pid, start) {
-        (Some(pid), Some(start)) if runs(pid, start) => {
-            Ok(Liveness::Alive { pid })
-        }
+        (Some(pid), Some(start)) if runs(pid, start) => Ok(Liveness::Alive { pid }),
         _ => Ok(Liveness::Dead),
     }
 }
 
 /// Whether a process with this id and start time runs (a zombie does not).
 fn runs(pid: i32, start_time: u64) -> bool {
-    sys::process::stat(sys::Pid::from_raw(pid)).is_ok_and(|stat| !stat.is_dead() && stat.start_time == start_time)
+    sys::process::stat(sys::Pid::from_raw(pid))
+        .is_ok_and(|stat| !stat.is_dead() && stat.start_time == start_time)
 }

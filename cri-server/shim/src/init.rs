@@ -45,6 +45,9 @@ pub fn run() -> Result<(), sys::Error> {
 fn prepare() -> sys::Result<SignalFd> {
     let signals = SignalFd::block(&[Signal::SIGCHLD])?;
     process::setsid()?;
+    // execveat of a descriptor names the process after the file, or after the descriptor's number.
+    std::fs::write("/proc/self/comm", NAME.to_bytes())
+        .call(|| "write(\"/proc/self/comm\")".to_owned())?;
     empty_root()?;
     process::set_no_new_privs()?;
     creds::drop_bounding(creds::CapSet::default())?;
@@ -60,7 +63,10 @@ fn prepare() -> sys::Result<SignalFd> {
 fn empty_root() -> sys::Result<()> {
     namespace::unshare(CloneFlags::CLONE_NEWNS)?;
     sys::mount::set_propagation(Path::new("/"), Propagation::Private, true)?;
-    let attributes = MountAttr::MOUNT_ATTR_RDONLY | MountAttr::MOUNT_ATTR_NOSUID | MountAttr::MOUNT_ATTR_NODEV | MountAttr::MOUNT_ATTR_NOEXEC;
+    let attributes = MountAttr::MOUNT_ATTR_RDONLY
+        | MountAttr::MOUNT_ATTR_NOSUID
+        | MountAttr::MOUNT_ATTR_NODEV
+        | MountAttr::MOUNT_ATTR_NOEXEC;
     let tmpfs = FsContext::open("tmpfs")?;
     tmpfs.set_string("mode", "0555")?;
     // Any directory serves to attach it; this one exists wherever a PID namespace does.

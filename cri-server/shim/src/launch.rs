@@ -80,19 +80,29 @@ pub fn launch(options: Options) -> Result<bool, Error> {
 
 /// Copies the line to stdout and tells whether it said "ready".
 fn relay(line: &OwnedFd) -> Result<bool, Error> {
-    let call = |source| Error::Call { what: "the shim's report", source };
+    let call = |source| Error::Call {
+        what: "the shim's report",
+        source,
+    };
     let mut text = fd::read_to_end(line, LINE_MAX).map_err(call)?;
     if text.is_empty() {
         text = b"{\"error\":\"the shim died before it was ready\"}\n".to_vec();
     }
     let mut stdout = std::io::stdout().lock();
-    stdout.write_all(&text).and_then(|()| stdout.flush()).call(|| "write(stdout)".to_owned()).map_err(call)?;
+    stdout
+        .write_all(&text)
+        .and_then(|()| stdout.flush())
+        .call(|| "write(stdout)".to_owned())
+        .map_err(call)?;
     Ok(text.starts_with(READY))
 }
 
 /// A session of its own, then a child that is not its leader and thus can never acquire a terminal.
 fn lead(options: Options, line: OwnedFd) -> Result<bool, Error> {
-    let call = |source| Error::Call { what: "going to the background", source };
+    let call = |source| Error::Call {
+        what: "going to the background",
+        source,
+    };
     process::setsid().map_err(call)?;
     match process::fork().map_err(call)? {
         Forked::Parent(_) => Ok(true),
@@ -121,7 +131,10 @@ fn serve(options: Options, line: OwnedFd) {
 const READY: &[u8] = br#"{"ready":true"#;
 
 fn ready_line() -> String {
-    format!("{{\"ready\":true,\"version\":{VERSION},\"pid\":{}}}\n", std::process::id())
+    format!(
+        "{{\"ready\":true,\"version\":{VERSION},\"pid\":{}}}\n",
+        std::process::id()
+    )
 }
 
 /// The line that reports an error: `{"error":"…"}`.
@@ -151,7 +164,11 @@ fn become_shim(options: Options) -> Result<Supervisor, Error> {
 }
 
 fn detach() -> sys::Result<()> {
-    let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null").call(|| "open(\"/dev/null\", O_RDWR)".to_owned())?;
+    let null = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/null")
+        .call(|| "open(\"/dev/null\", O_RDWR)".to_owned())?;
     for number in 0..=2 {
         fd::duplicate_onto(&null, number)?;
     }
@@ -168,7 +185,10 @@ fn claim(pod_dir: &Path) -> Result<(), Error> {
     let call = |what| move |source| Error::Call { what, source };
     let found = files::probe(pod_dir).call(|| format!("read({:?})", files::pid_file(pod_dir)));
     if let Liveness::Alive { pid } = found.map_err(call("the pid file"))? {
-        return Err(Error::Running { dir: pod_dir.display().to_string(), pid });
+        return Err(Error::Running {
+            dir: pod_dir.display().to_string(),
+            pid,
+        });
     }
     pod::release_stale(pod_dir).map_err(call("namespaces of a dead shim"))?;
     for path in [files::socket(pod_dir), files::pid_file(pod_dir)] {
@@ -180,7 +200,9 @@ fn claim(pod_dir: &Path) -> Result<(), Error> {
 /// Removes a file; a missing one is success.
 pub(crate) fn remove(path: &Path) -> sys::Result<()> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(sys::Error::from_io(&error, format!("unlink({path:?})"))),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(sys::Error::from_io(&error, format!("unlink({path:?})")))
+        }
         _ => Ok(()),
     }
 }
@@ -189,13 +211,17 @@ pub(crate) fn remove(path: &Path) -> sys::Result<()> {
 pub(crate) fn publish(pod_dir: &Path) -> sys::Result<OwnedFd> {
     let listener = socket::listen(&files::socket(pod_dir), socket::Kind::SeqPacket)?;
     let start = process::start_time(Pid::this())?;
-    write_atomically(&files::pid_file(pod_dir), format!("{} {start}\n", std::process::id()).as_bytes())?;
+    write_atomically(
+        &files::pid_file(pod_dir),
+        format!("{} {start}\n", std::process::id()).as_bytes(),
+    )?;
     Ok(listener)
 }
 
 /// Writes a file under a temporary name and renames it: readers see all of it or nothing.
 pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> sys::Result<()> {
     let temporary = path.with_extension("tmp");
-    fs::write(&temporary, content).call(|| format!("write({temporary:?}, {} bytes)", content.len()))?;
+    fs::write(&temporary, content)
+        .call(|| format!("write({temporary:?}, {} bytes)", content.len()))?;
     fs::rename(&temporary, path).call(|| format!("rename({temporary:?}, {path:?})"))
 }

@@ -45,21 +45,51 @@ pub(crate) struct Batch {
 
 impl Batch {
     /// Logs what was read from one output.
-    pub(crate) fn log(&mut self, file: &mut LogFile, source: Source, splitter: &mut LineSplitter, data: &[u8]) {
+    pub(crate) fn log(
+        &mut self,
+        file: &mut LogFile,
+        source: Source,
+        splitter: &mut LineSplitter,
+        data: &[u8],
+    ) {
         let time = Timestamp::now();
-        splitter.push(data, |tag, head, tail| self.entry(file, &time, source, tag, head, tail));
+        splitter.push(data, |tag, head, tail| {
+            self.entry(file, &time, source, tag, head, tail)
+        });
         self.flush(file);
     }
 
     /// Logs the unterminated rest at the end of an output, as a partial entry.
-    pub(crate) fn finish(&mut self, file: &mut LogFile, source: Source, splitter: &mut LineSplitter) {
+    pub(crate) fn finish(
+        &mut self,
+        file: &mut LogFile,
+        source: Source,
+        splitter: &mut LineSplitter,
+    ) {
         let time = Timestamp::now();
         splitter.finish(|tag, head, tail| self.entry(file, &time, source, tag, head, tail));
         self.flush(file);
     }
 
-    fn entry(&mut self, file: &mut LogFile, time: &Timestamp, source: Source, tag: Tag, head: &[u8], tail: &[u8]) {
-        let parts: [&[u8]; 8] = [time.as_bytes(), b" ", source.name(), b" ", tag.letter(), b" ", head, tail];
+    fn entry(
+        &mut self,
+        file: &mut LogFile,
+        time: &Timestamp,
+        source: Source,
+        tag: Tag,
+        head: &[u8],
+        tail: &[u8],
+    ) {
+        let parts: [&[u8]; 8] = [
+            time.as_bytes(),
+            b" ",
+            source.name(),
+            b" ",
+            tag.letter(),
+            b" ",
+            head,
+            tail,
+        ];
         for part in parts {
             self.text.extend_from_slice(part);
         }

@@ -13,7 +13,9 @@ fn main() -> ExitCode {
     }
     match options::parse(arguments) {
         Ok(options::Request::Help) => print(options::HELP),
-        Ok(options::Request::Version) => print(concat!("davit-shim ", env!("CARGO_PKG_VERSION"), "\n")),
+        Ok(options::Request::Version) => {
+            print(concat!("davit-shim ", env!("CARGO_PKG_VERSION"), "\n"))
+        }
         Ok(options::Request::Serve(options)) => match launch::launch(*options) {
             Ok(true) => ExitCode::SUCCESS,
             Ok(false) => ExitCode::FAILURE,

@@ -116,9 +116,13 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, E
             Long("new-uts") => options.new_uts = true,
             Long("new-pid") => options.new_pid = true,
             Long("hostname") => options.hostname = Some(parser.value()?.string()?),
-            Long("sysctl") => options.sysctls.push(key_and_value(&parser.value()?.string()?)?),
+            Long("sysctl") => options
+                .sysctls
+                .push(key_and_value(&parser.value()?.string()?)?),
             Long("cgroup-parent") => options.cgroup_parent = Some(PathBuf::from(parser.value()?)),
-            Long("runtime-deadline") => options.runtime_deadline = seconds(&parser.value()?.string()?)?,
+            Long("runtime-deadline") => {
+                options.runtime_deadline = seconds(&parser.value()?.string()?)?
+            }
             Long("version") | Short('V') => return Ok(Request::Version),
             Long("help") | Short('h') => return Ok(Request::Help),
             other => return Err(other.unexpected().into()),
@@ -131,18 +135,44 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, E
 }
 
 fn check(options: &Options) -> Result<(), Error> {
-    let bad = |option, value: &str, why: &str| Err(Error::Value { option, value: value.into(), why: why.into() });
+    let bad = |option, value: &str, why: &str| {
+        Err(Error::Value {
+            option,
+            value: value.into(),
+            why: why.into(),
+        })
+    };
     if !options.pod_dir.is_absolute() {
-        return bad("--pod-dir", &options.pod_dir.to_string_lossy(), "not an absolute path");
+        return bad(
+            "--pod-dir",
+            &options.pod_dir.to_string_lossy(),
+            "not an absolute path",
+        );
     }
     if let Some(hostname) = options.hostname.as_ref().filter(|_| !options.new_uts) {
-        return bad("--hostname", hostname, "needs --new-uts: without it the name of this host would change");
+        return bad(
+            "--hostname",
+            hostname,
+            "needs --new-uts: without it the name of this host would change",
+        );
     }
-    if let Some(parent) = options.cgroup_parent.as_ref().filter(|parent| !parent.is_absolute()) {
-        return bad("--cgroup-parent", &parent.to_string_lossy(), "not an absolute path");
+    if let Some(parent) = options
+        .cgroup_parent
+        .as_ref()
+        .filter(|parent| !parent.is_absolute())
+    {
+        return bad(
+            "--cgroup-parent",
+            &parent.to_string_lossy(),
+            "not an absolute path",
+        );
     }
     for (key, _) in &options.sysctls {
-        sysctl_path(key, options).map_err(|why| Error::Value { option: "--sysctl", value: key.clone(), why })?;
+        sysctl_path(key, options).map_err(|why| Error::Value {
+            option: "--sysctl",
+            value: key.clone(),
+            why,
+        })?;
     }
     Ok(())
 }
@@ -150,12 +180,19 @@ fn check(options: &Options) -> Result<(), Error> {
 fn key_and_value(text: &str) -> Result<(String, String), Error> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err(Error::Value { option: "--sysctl", value: text.to_owned(), why: "not KEY=VALUE".into() }),
+        _ => Err(Error::Value {
+            option: "--sysctl",
+            value: text.to_owned(),
+            why: "not KEY=VALUE".into(),
+        }),
     }
 }
 
 fn seconds(text: &str) -> Result<Duration, Error> {
-    let parsed = text.parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let parsed = text
+        .parse::<f64>()
+        .ok()
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     match parsed {
         Some(duration) if !duration.is_zero() => Ok(duration),
         _ => Err(Error::Value {
@@ -187,13 +224,22 @@ pub(crate) fn sysctl_path(key: &str, options: &Options) -> Result<String, String
     let needs = match path.as_str() {
         p if p.starts_with("net/") => ("--new-net", options.new_net),
         p if p.starts_with("fs/mqueue/") => ("--new-ipc", options.new_ipc),
-        p if p.starts_with("kernel/shm") || p.starts_with("kernel/msg") => ("--new-ipc", options.new_ipc),
+        p if p.starts_with("kernel/shm") || p.starts_with("kernel/msg") => {
+            ("--new-ipc", options.new_ipc)
+        }
         "kernel/sem" => ("--new-ipc", options.new_ipc),
         "kernel/domainname" => ("--new-uts", options.new_uts),
         "kernel/hostname" => return Err("use --hostname".into()),
         _ => return Err("belongs to no namespace of a pod: it would change the host".into()),
     };
-    if needs.1 { Ok(path) } else { Err(format!("needs {}: without it the host would change", needs.0)) }
+    if needs.1 {
+        Ok(path)
+    } else {
+        Err(format!(
+            "needs {}: without it the host would change",
+            needs.0
+        ))
+    }
 }
 
 #[cfg(test)]
@@ -206,14 +252,22 @@ mod tests {
 
     fn refused(words: &[&str]) -> String {
         let required = ["--pod-id", "p", "--pod-dir", "/run/p"];
-        parse_words(&[&required, words].concat()).unwrap_err().to_string()
+        parse_words(&[&required, words].concat())
+            .unwrap_err()
+            .to_string()
     }
 
     #[test]
     fn the_whole_command_line_of_a_pod_is_understood() {
         let words = "--pod-id p --pod-dir /run/p --new-net --new-ipc --new-uts --new-pid --hostname web \
                      --sysctl net.ipv4.ip_forward=1 --sysctl kernel.sem=1=2 --cgroup-parent /kube/p --runtime-deadline 1.5";
-        let Request::Serve(options) = parse_words(&words.split(' ').filter(|w| !w.is_empty()).collect::<Vec<_>>()).unwrap() else {
+        let Request::Serve(options) = parse_words(
+            &words
+                .split(' ')
+                .filter(|w| !w.is_empty())
+                .collect::<Vec<_>>(),
+        )
+        .unwrap() else {
             panic!("not a request to serve")
         };
         assert!(options.new_net && options.new_ipc && options.new_uts && options.new_pid);
@@ -223,24 +277,54 @@ mod tests {
 
     #[test]
     fn what_would_change_the_host_is_refused_with_the_reason() {
-        assert_eq!(refused(&["--hostname", "x"]), "--hostname \"x\": needs --new-uts: without it the name of this host would change");
-        assert_eq!(refused(&["--sysctl", "net.core.somaxconn=1"]), "--sysctl \"net.core.somaxconn\": needs --new-net: without it the host would change");
-        assert!(refused(&["--new-net", "--sysctl", "vm.swappiness=1"]).contains("belongs to no namespace"));
-        assert!(refused(&["--new-net", "--sysctl", "net/../vm/swappiness=1"]).contains("not a sysctl name"));
+        assert_eq!(
+            refused(&["--hostname", "x"]),
+            "--hostname \"x\": needs --new-uts: without it the name of this host would change"
+        );
+        assert_eq!(
+            refused(&["--sysctl", "net.core.somaxconn=1"]),
+            "--sysctl \"net.core.somaxconn\": needs --new-net: without it the host would change"
+        );
+        assert!(
+            refused(&["--new-net", "--sysctl", "vm.swappiness=1"])
+                .contains("belongs to no namespace")
+        );
+        assert!(
+            refused(&["--new-net", "--sysctl", "net/../vm/swappiness=1"])
+                .contains("not a sysctl name")
+        );
         assert!(refused(&["--new-net", "--sysctl", "net.ipv4"]).contains("not KEY=VALUE"));
     }
 
     #[test]
     fn both_separators_of_sysctl_names_work() {
-        let Request::Serve(options) = parse_words(&["--pod-id", "p", "--pod-dir", "/p", "--new-net"]).unwrap() else { panic!() };
-        assert_eq!(sysctl_path("net.ipv4.conf.eth0/1.forwarding", &options).unwrap(), "net/ipv4/conf/eth0.1/forwarding");
-        assert_eq!(sysctl_path("net/ipv4/conf/eth0.1/forwarding", &options).unwrap(), "net/ipv4/conf/eth0.1/forwarding");
+        let Request::Serve(options) =
+            parse_words(&["--pod-id", "p", "--pod-dir", "/p", "--new-net"]).unwrap()
+        else {
+            panic!()
+        };
+        assert_eq!(
+            sysctl_path("net.ipv4.conf.eth0/1.forwarding", &options).unwrap(),
+            "net/ipv4/conf/eth0.1/forwarding"
+        );
+        assert_eq!(
+            sysctl_path("net/ipv4/conf/eth0.1/forwarding", &options).unwrap(),
+            "net/ipv4/conf/eth0.1/forwarding"
+        );
     }
 
     #[test]
     fn missing_and_senseless_options_are_named() {
-        assert_eq!(parse_words(&[]).unwrap_err().to_string(), "--pod-id is required");
-        assert_eq!(parse_words(&["--pod-id", "p", "--pod-dir", "run"]).unwrap_err().to_string(), "--pod-dir \"run\": not an absolute path");
+        assert_eq!(
+            parse_words(&[]).unwrap_err().to_string(),
+            "--pod-id is required"
+        );
+        assert_eq!(
+            parse_words(&["--pod-id", "p", "--pod-dir", "run"])
+                .unwrap_err()
+                .to_string(),
+            "--pod-dir \"run\": not an absolute path"
+        );
         assert!(refused(&["--runtime-deadline", "0"]).contains("positive"));
         assert!(refused(&["--bogus"]).contains("--bogus"));
     }

@@ -30,9 +30,16 @@ const REPORT_MAX: usize = 4096;
 #[non_exhaustive]
 pub(crate) enum Error {
     #[error("namespace {kind}: pinning at {}", target.display())]
-    Pin { kind: NamespaceKind, target: PathBuf, source: sys::Error },
+    Pin {
+        kind: NamespaceKind,
+        target: PathBuf,
+        source: sys::Error,
+    },
     #[error("{what}")]
-    Call { what: &'static str, source: sys::Error },
+    Call {
+        what: &'static str,
+        source: sys::Error,
+    },
     #[error("{0}")]
     Maker(String),
     #[error("cgroup of the pod's init")]
@@ -75,8 +82,13 @@ impl Pod {
         }
         self.make_cgroup(options)?;
         let directory = files::namespaces(&options.pod_dir);
-        std::fs::create_dir_all(&directory)
-            .map_err(|error| call("the directory of namespaces", &error, format!("mkdir({directory:?})")))?;
+        std::fs::create_dir_all(&directory).map_err(|error| {
+            call(
+                "the directory of namespaces",
+                &error,
+                format!("mkdir({directory:?})"),
+            )
+        })?;
         self.directory = Some(directory.clone());
         let maker = Maker::start(options, &kinds, self.cgroup.as_ref())?;
         self.init = maker.init;
@@ -91,7 +103,9 @@ impl Pod {
     }
 
     fn make_cgroup(&mut self, options: &Options) -> Result<(), Error> {
-        let Some(parent) = options.cgroup_parent.as_ref().filter(|_| options.new_pid) else { return Ok(()) };
+        let Some(parent) = options.cgroup_parent.as_ref().filter(|_| options.new_pid) else {
+            return Ok(());
+        };
         let hierarchies = Hierarchies::detect().map_err(Error::Cgroup)?;
         let path = CgroupPath::new(parent.join("init")).map_err(Error::Cgroup)?;
         let cgroup = Cgroup::new(&hierarchies, &path);
@@ -104,7 +118,11 @@ impl Pod {
         let target = directory.join(kind.file_name());
         // Before the attempt: a failed pin may have made the file.
         self.pinned.push(target.clone());
-        namespace::pin(pid, kind, &target).map_err(|source| Error::Pin { kind, target, source })
+        namespace::pin(pid, kind, &target).map_err(|source| Error::Pin {
+            kind,
+            target,
+            source,
+        })
     }
 
     /// Kills the init, unpins the namespaces, removes their directory. Every step is tried; the first error is told.
@@ -117,7 +135,10 @@ impl Pod {
         };
         if let Some(pid) = self.init.take() {
             let pid = Pid::from_raw(pid);
-            step(process::kill(pid, sys::Signal::SIGKILL).and_then(|()| process::wait_pid(pid).map(drop)));
+            step(
+                process::kill(pid, sys::Signal::SIGKILL)
+                    .and_then(|()| process::wait_pid(pid).map(drop)),
+            );
         }
         for target in self.pinned.drain(..) {
             step(namespace::unpin(&target));
@@ -126,7 +147,12 @@ impl Pod {
             step(remove_directory(&directory));
         }
         if let Some(cgroup) = self.cgroup.take() {
-            step(cgroup.remove().map_err(|error| sys::Error::new(error.errno().unwrap_or(sys::Errno::EBUSY), error.to_string())));
+            step(cgroup.remove().map_err(|error| {
+                sys::Error::new(
+                    error.errno().unwrap_or(sys::Errno::EBUSY),
+                    error.to_string(),
+                )
+            }));
         }
         if let Some(made) = self.cgroup_made.take() {
             // Its parents, where the daemon had not made them: they stay where someone else is in them.
@@ -139,7 +165,12 @@ impl Pod {
 /// Unpins whatever a dead shim left in `pod_dir`. Nothing there is success.
 pub(crate) fn release_stale(pod_dir: &Path) -> sys::Result<()> {
     let directory = files::namespaces(pod_dir);
-    for kind in [NamespaceKind::Net, NamespaceKind::Ipc, NamespaceKind::Uts, NamespaceKind::Pid] {
+    for kind in [
+        NamespaceKind::Net,
+        NamespaceKind::Ipc,
+        NamespaceKind::Uts,
+        NamespaceKind::Pid,
+    ] {
         let target = directory.join(kind.file_name());
         if target.exists() {
             namespace::unpin(&target)?;
@@ -163,11 +194,18 @@ fn pinned_by_maker(options: &Options) -> Vec<NamespaceKind> {
         (options.new_ipc, NamespaceKind::Ipc),
         (options.new_uts, NamespaceKind::Uts),
     ];
-    wanted.into_iter().filter(|(yes, _)| *yes).map(|(_, kind)| kind).collect()
+    wanted
+        .into_iter()
+        .filter(|(yes, _)| *yes)
+        .map(|(_, kind)| kind)
+        .collect()
 }
 
 fn call(what: &'static str, error: &std::io::Error, call: String) -> Error {
-    Error::Call { what, source: sys::Error::from_io(error, call) }
+    Error::Call {
+        what,
+        source: sys::Error::from_io(error, call),
+    }
 }
 
 // === the maker ===
@@ -182,11 +220,23 @@ struct Maker {
 
 impl Maker {
     /// Forks it and waits until everything is made.
-    fn start(options: &Options, kinds: &[NamespaceKind], cgroup: Option<&Cgroup>) -> Result<Self, Error> {
-        let pipes = || sys::fd::pipe().map_err(|source| Error::Call { what: "namespaces of the pod", source });
+    fn start(
+        options: &Options,
+        kinds: &[NamespaceKind],
+        cgroup: Option<&Cgroup>,
+    ) -> Result<Self, Error> {
+        let pipes = || {
+            sys::fd::pipe().map_err(|source| Error::Call {
+                what: "namespaces of the pod",
+                source,
+            })
+        };
         let (report, report_write) = pipes()?;
         let (hold_read, hold) = pipes()?;
-        let forked = process::fork().map_err(|source| Error::Call { what: "namespaces of the pod", source })?;
+        let forked = process::fork().map_err(|source| Error::Call {
+            what: "namespaces of the pod",
+            source,
+        })?;
         let child = match forked {
             Forked::Parent(child) => child,
             Forked::Child => {
@@ -195,7 +245,11 @@ impl Maker {
             }
         };
         drop((report_write, hold_read));
-        let mut maker = Self { child, hold, init: None };
+        let mut maker = Self {
+            child,
+            hold,
+            init: None,
+        };
         let text = sys::fd::read_to_end(&report, REPORT_MAX).unwrap_or_default();
         let text = String::from_utf8_lossy(&text).into_owned();
         match text.split_once(' ') {
@@ -205,19 +259,34 @@ impl Maker {
             }
             _ => {
                 drop(maker.finish());
-                Err(Error::Maker(if text.is_empty() { "namespaces of the pod: their maker died".into() } else { text }))
+                Err(Error::Maker(if text.is_empty() {
+                    "namespaces of the pod: their maker died".into()
+                } else {
+                    text
+                }))
             }
         }
     }
 
     fn finish(self) -> Result<(), Error> {
         drop(self.hold);
-        process::wait(&self.child.pidfd).map(drop).map_err(|source| Error::Call { what: "namespaces of the pod", source })
+        process::wait(&self.child.pidfd)
+            .map(drop)
+            .map_err(|source| Error::Call {
+                what: "namespaces of the pod",
+                source,
+            })
     }
 }
 
 /// The child's side: it ends here.
-fn maker_main(options: &Options, kinds: &[NamespaceKind], cgroup: Option<&Cgroup>, report: OwnedFd, hold: &OwnedFd) -> ! {
+fn maker_main(
+    options: &Options,
+    kinds: &[NamespaceKind],
+    cgroup: Option<&Cgroup>,
+    report: OwnedFd,
+    hold: &OwnedFd,
+) -> ! {
     let text = match make(options, kinds, cgroup) {
         Ok(init) => format!("ok {}", init.unwrap_or(0)),
         Err(error) => error,
@@ -230,33 +299,55 @@ fn maker_main(options: &Options, kinds: &[NamespaceKind], cgroup: Option<&Cgroup
 }
 
 /// Every step in the order in which it works; the error is a sentence, for it crosses a pipe.
-fn make(options: &Options, kinds: &[NamespaceKind], cgroup: Option<&Cgroup>) -> Result<Option<i32>, String> {
+fn make(
+    options: &Options,
+    kinds: &[NamespaceKind],
+    cgroup: Option<&Cgroup>,
+) -> Result<Option<i32>, String> {
     let mut flags = CloneFlags::empty();
     for kind in kinds {
         flags |= kind.flag();
     }
     namespace::unshare(flags).map_err(|error| format!("namespaces of the pod: {error}"))?;
     if let Some(hostname) = &options.hostname {
-        process::set_hostname(hostname).map_err(|error| format!("host name of the pod: {error}"))?;
+        process::set_hostname(hostname)
+            .map_err(|error| format!("host name of the pod: {error}"))?;
     }
     if options.new_net {
-        sys::link::set_up("lo").map_err(|error| format!("network namespace of the pod: {error}"))?;
+        sys::link::set_up("lo")
+            .map_err(|error| format!("network namespace of the pod: {error}"))?;
     }
     for (key, value) in &options.sysctls {
-        write_sysctl(options, key, value).map_err(|error| format!("sysctl {key}={value}: {error}"))?;
+        write_sysctl(options, key, value)
+            .map_err(|error| format!("sysctl {key}={value}: {error}"))?;
     }
-    if options.new_pid { start_init(cgroup).map(Some).map_err(|error| format!("init of the pod: {error}")) } else { Ok(None) }
+    if options.new_pid {
+        start_init(cgroup)
+            .map(Some)
+            .map_err(|error| format!("init of the pod: {error}"))
+    } else {
+        Ok(None)
+    }
 }
 
 fn write_sysctl(options: &Options, key: &str, value: &str) -> Result<(), String> {
     let path = Path::new("/proc/sys").join(sysctl_path(key, options)?);
-    std::fs::write(&path, value).map_err(|error| sys::Error::from_io(&error, format!("write({path:?}, {value:?})")).to_string())
+    std::fs::write(&path, value).map_err(|error| {
+        sys::Error::from_io(&error, format!("write({path:?}, {value:?})")).to_string()
+    })
 }
 
 /// Forks process 1 of a new PID namespace and waits until it is ready.
 fn start_init(cgroup: Option<&Cgroup>) -> Result<i32, String> {
-    let joiner = cgroup.map(Cgroup::joiner).transpose().map_err(|error| error.to_string())?;
-    let directory = cgroup.map(Cgroup::dir_fd_v2).transpose().map_err(|error| error.to_string())?.flatten();
+    let joiner = cgroup
+        .map(Cgroup::joiner)
+        .transpose()
+        .map_err(|error| error.to_string())?;
+    let directory = cgroup
+        .map(Cgroup::dir_fd_v2)
+        .transpose()
+        .map_err(|error| error.to_string())?
+        .flatten();
     let (status, status_write) = sys::fd::pipe().map_err(|error| error.to_string())?;
     let args = CloneArgs {
         namespaces: CloneFlags::CLONE_NEWPID,
@@ -266,13 +357,23 @@ fn start_init(cgroup: Option<&Cgroup>) -> Result<i32, String> {
     match process::clone3(&args).map_err(|error| error.to_string())? {
         Forked::Parent(child) => {
             drop(status_write);
-            let text = sys::fd::read_to_end(&status, REPORT_MAX).map_err(|error| error.to_string())?;
-            if text == init::READY { Ok(child.pid.as_raw()) } else { Err(died(&text)) }
+            let text =
+                sys::fd::read_to_end(&status, REPORT_MAX).map_err(|error| error.to_string())?;
+            if text == init::READY {
+                Ok(child.pid.as_raw())
+            } else {
+                Err(died(&text))
+            }
         }
         Forked::Child => {
             drop(status);
-            let joined = joiner.map_or(Ok(()), |joiner| joiner.join_self().map_err(|error| error.to_string()));
-            let error = joined.and_then(|()| exec_init(&status_write)).err().unwrap_or_default();
+            let joined = joiner.map_or(Ok(()), |joiner| {
+                joiner.join_self().map_err(|error| error.to_string())
+            });
+            let error = joined
+                .and_then(|()| exec_init(&status_write))
+                .err()
+                .unwrap_or_default();
             drop(sys::fd::write_all(&status_write, error.as_bytes()));
             sys::spawn::exit_now(1)
         }
@@ -280,7 +381,11 @@ fn start_init(cgroup: Option<&Cgroup>) -> Result<i32, String> {
 }
 
 fn died(text: &[u8]) -> String {
-    if text.is_empty() { "it died before it was ready".into() } else { String::from_utf8_lossy(text).into_owned() }
+    if text.is_empty() {
+        "it died before it was ready".into()
+    } else {
+        String::from_utf8_lossy(text).into_owned()
+    }
 }
 
 /// Becomes the init. The binary is executed through a read-only mount of its own: whoever reaches `/proc/1/exe` from
@@ -288,12 +393,21 @@ fn died(text: &[u8]) -> String {
 fn exec_init(status: &OwnedFd) -> Result<(), String> {
     use sys::mount::{MountAttr, MountAttrs, OpenTree};
     let steps = || -> sys::Result<OwnedFd> {
-        let null = sys::error::Context::call(std::fs::File::open("/dev/null"), || "open(\"/dev/null\")".to_owned())?;
+        let null = sys::error::Context::call(std::fs::File::open("/dev/null"), || {
+            "open(\"/dev/null\")".to_owned()
+        })?;
         let program = std::fs::read_link("/proc/self/exe");
-        let program = sys::error::Context::call(program, || "readlink(\"/proc/self/exe\")".to_owned())?;
+        let program =
+            sys::error::Context::call(program, || "readlink(\"/proc/self/exe\")".to_owned())?;
         let own = sys::error::Context::call(std::fs::File::open("/"), || "open(\"/\")".to_owned())?;
         let tree = sys::mount::open_tree(&own, &program, OpenTree::OPEN_TREE_CLONE)?;
-        sys::mount::mount_setattr(&tree, MountAttrs { set: MountAttr::MOUNT_ATTR_RDONLY, ..MountAttrs::default() })?;
+        sys::mount::mount_setattr(
+            &tree,
+            MountAttrs {
+                set: MountAttr::MOUNT_ATTR_RDONLY,
+                ..MountAttrs::default()
+            },
+        )?;
         sys::fd::duplicate_onto(&null, 0)?;
         sys::fd::duplicate_onto(status.as_fd(), 1)?;
         sys::fd::duplicate_onto(&null, 2)?;

@@ -372,24 +372,36 @@ pub fn decode_request(packet: &[u8]) -> Result<Request, Malformed> {
         seq: u64,
         op: serde_json::Map<String, serde_json::Value>,
     }
-    let Envelope { seq, op } = serde_json::from_slice(packet).map_err(|error| Malformed::Garbage(error.to_string()))?;
+    let Envelope { seq, op } =
+        serde_json::from_slice(packet).map_err(|error| Malformed::Garbage(error.to_string()))?;
     let name = match op.keys().next() {
         Some(name) if op.len() == 1 => bounded(name),
-        _ => return Err(Malformed::Garbage(format!("\"op\" has {} members, not one", op.len()))),
+        _ => {
+            return Err(Malformed::Garbage(format!(
+                "\"op\" has {} members, not one",
+                op.len()
+            )));
+        }
     };
     match serde_json::from_value(serde_json::Value::Object(op)) {
         Ok(op) => Ok(Request { seq, op }),
         Err(error) if error.to_string().starts_with("unknown variant") => {
-            let message = format!("unknown operation \"{name}\" (this shim speaks version {VERSION})");
+            let message =
+                format!("unknown operation \"{name}\" (this shim speaks version {VERSION})");
             Err(Malformed::Operation { seq, message })
         }
-        Err(error) => Err(Malformed::Operation { seq, message: format!("operation \"{name}\": {}", bounded(&error.to_string())) }),
+        Err(error) => Err(Malformed::Operation {
+            seq,
+            message: format!("operation \"{name}\": {}", bounded(&error.to_string())),
+        }),
     }
 }
 
 /// Encodes anything of this protocol; `None` when it exceeds a packet.
 pub fn encode(message: &impl Serialize) -> Option<Vec<u8>> {
-    serde_json::to_vec(message).ok().filter(|packet| packet.len() <= MAX_PACKET)
+    serde_json::to_vec(message)
+        .ok()
+        .filter(|packet| packet.len() <= MAX_PACKET)
 }
 
 /// A text that came from outside, short enough for a message.

@@ -87,7 +87,12 @@ impl Supervisor {
     pub(crate) fn new(options: Options, mut pod: Pod) -> sys::Result<Self> {
         let fill = || -> sys::Result<(Epoll, SignalFd, OwnedFd)> {
             let epoll = Epoll::new(EPOLL_BATCH)?;
-            let signals = SignalFd::block(&[Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP])?;
+            let signals = SignalFd::block(&[
+                Signal::SIGCHLD,
+                Signal::SIGTERM,
+                Signal::SIGINT,
+                Signal::SIGHUP,
+            ])?;
             let listener = launch::publish(&options.pod_dir)?;
             epoll.add(&signals, Token::Signals.encode())?;
             epoll.add(&listener, Token::Listener.encode())?;
@@ -126,7 +131,9 @@ impl Supervisor {
     pub(crate) fn run(mut self) {
         let mut ready: Vec<Ready> = Vec::with_capacity(EPOLL_BATCH);
         while !self.done {
-            let timeout = self.next_deadline().map(|at| at.saturating_duration_since(Instant::now()));
+            let timeout = self
+                .next_deadline()
+                .map(|at| at.saturating_duration_since(Instant::now()));
             ready.clear();
             match self.epoll.wait(timeout) {
                 Ok(events) => ready.extend(events),
@@ -185,8 +192,17 @@ impl Supervisor {
             terminate |= number != Signal::SIGCHLD as i32;
         }
         // Several children may have ended for one SIGCHLD, and some before the signal was read.
-        while let Ok(Some((pid, ended))) = process::reap_any() {
-            self.child_ended(pid.as_raw(), ended);
+        while let Ok(Some(pid)) = process::peek_ended() {
+            // A process that is not reaped yet still tells its session.
+            let session = execs::own_session(pid.as_raw());
+            let Ok(ended) = process::wait_pid(pid) else {
+                break;
+            };
+            self.child_ended(Stray {
+                pid: pid.as_raw(),
+                session,
+                ended,
+            });
         }
         if terminate {
             // As a shutdown without force: a shim with containers stays.
@@ -194,12 +210,27 @@ impl Supervisor {
         }
     }
 
-    fn child_ended(&mut self, pid: i32, ended: Ended) {
-        if let Some(serial) = self.commands.iter().find(|command| command.pid == pid).map(|command| command.serial) {
+    fn child_ended(&mut self, child: Stray) {
+        let Stray { pid, ended, .. } = child;
+        if let Some(serial) = self
+            .commands
+            .iter()
+            .find(|command| command.pid == pid)
+            .map(|command| command.serial)
+        {
             self.command_ended(serial, ended);
-        } else if let Some(serial) = self.containers.iter().find(|container| container.pid == pid && container.lives()).map(|c| c.serial) {
+        } else if let Some(serial) = self
+            .containers
+            .iter()
+            .find(|container| container.pid == pid && container.lives())
+            .map(|c| c.serial)
+        {
             self.init_ended(serial, ended);
-        } else if let Some(exec) = self.execs.iter_mut().find(|exec| exec.pid == pid && exec.exit.is_none()) {
+        } else if let Some(exec) = self
+            .execs
+            .iter_mut()
+            .find(|exec| exec.pid == pid && exec.exit.is_none())
+        {
             exec.exit = Some(ended.code());
             let event = exec.exit_event(ended.code());
             self.announce(&event);
@@ -208,15 +239,15 @@ impl Supervisor {
             self.pod.init = None;
             self.announce(&Event::PodInitExit {});
         } else if self.commands.iter().any(Command::makes_process) {
-            self.strays.remember(pid, ended);
+            self.strays.remember(child);
         }
     }
 
     /// How a process ended that was named by a runtime just now, if it did already.
-    fn ended_already(&mut self, pid: i32) -> Option<Ended> {
-        let ended = self.strays.take(pid)?;
+    fn ended_already(&mut self, pid: i32) -> Option<Stray> {
+        let stray = self.strays.take(pid)?;
         // The id may have been given out again: then there is a process, and the memory is of another one.
-        process::stat(Pid::from_raw(pid)).is_err().then_some(ended)
+        process::stat(Pid::from_raw(pid)).is_err().then_some(stray)
     }
 
     /// Strays matter only while a command runs whose process is not known yet.
@@ -237,20 +268,29 @@ impl Supervisor {
 
 /// Children that ended before anyone knew whose they were.
 #[derive(Debug, Default)]
-struct Strays(VecDeque<(i32, Ended)>);
+struct Strays(VecDeque<Stray>);
+
+/// A child that ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stray {
+    pid: i32,
+    /// Unless it was in ours.
+    session: Option<i32>,
+    ended: Ended,
+}
 
 impl Strays {
-    fn remember(&mut self, pid: i32, ended: Ended) {
+    fn remember(&mut self, stray: Stray) {
         if self.0.len() >= STRAYS_MAX {
             self.0.pop_front();
         }
-        self.0.push_back((pid, ended));
+        self.0.push_back(stray);
     }
 
     /// The latest of this id.
-    fn take(&mut self, pid: i32) -> Option<Ended> {
-        let at = self.0.iter().rposition(|(one, _)| *one == pid)?;
-        self.0.remove(at).map(|(_, ended)| ended)
+    fn take(&mut self, pid: i32) -> Option<Stray> {
+        let at = self.0.iter().rposition(|stray| stray.pid == pid)?;
+        self.0.remove(at)
     }
 }
 
@@ -294,7 +334,10 @@ impl Token {
 
 /// An error for the wire.
 fn wire(kind: ErrorKind, message: impl Into<String>) -> WireError {
-    WireError { kind, message: message.into() }
+    WireError {
+        kind,
+        message: message.into(),
+    }
 }
 
 /// The later of now and `delay` from now: deadlines are on the monotonic clock.
@@ -308,7 +351,14 @@ mod tests {
 
     #[test]
     fn every_token_survives_its_64_bits() {
-        for token in [Token::Signals, Token::Listener, Token::Connection(1), Token::Stdout(7), Token::Stderr(u64::MAX >> 3), Token::Command(9)] {
+        for token in [
+            Token::Signals,
+            Token::Listener,
+            Token::Connection(1),
+            Token::Stdout(7),
+            Token::Stderr(u64::MAX >> 3),
+            Token::Command(9),
+        ] {
             assert_eq!(Token::decode(token.encode()), Some(token));
         }
         assert_eq!(Token::decode(7), None);
@@ -316,12 +366,17 @@ mod tests {
 
     #[test]
     fn strays_are_bounded_and_the_latest_of_an_id_counts() {
+        let stray = |pid, code| Stray {
+            pid,
+            session: None,
+            ended: Ended::Code(code),
+        };
         let mut strays = Strays::default();
-        strays.remember(5, Ended::Code(1));
-        strays.remember(5, Ended::Code(2));
-        assert_eq!(strays.take(5), Some(Ended::Code(2)));
+        strays.remember(stray(5, 1));
+        strays.remember(stray(5, 2));
+        assert_eq!(strays.take(5), Some(stray(5, 2)));
         for pid in 0..5_000 {
-            strays.remember(pid, Ended::Code(0));
+            strays.remember(stray(pid, 0));
         }
         assert_eq!(strays.0.len(), STRAYS_MAX);
         assert_eq!(strays.take(1), None);

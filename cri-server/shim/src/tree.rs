@@ -10,23 +10,25 @@ use sys::{Pid, Signal};
 /// Lists after which a tree that still grows is killed as it is.
 const ROUNDS: usize = 64;
 
-/// What belongs to a tree besides the descendants of its root.
+/// What to kill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Extent {
-    /// Nothing.
-    Descendants,
-    /// Every process of the session that the root made, for children whose parent ended.
-    Session,
+pub(crate) struct Tree {
+    /// The process at the top.
+    pub(crate) root: i32,
+    /// Whether it was not reaped yet: only then is its id still its own.
+    pub(crate) root_alive: bool,
+    /// The session that belongs to the tree alone: its members count also when their parent ended.
+    pub(crate) session: Option<i32>,
 }
 
-/// Kills `root` and its tree; `list` gives the process ids to look at. Returns how many processes were killed.
+/// Kills a tree; `list` gives the process ids to look at. Returns how many processes were killed.
 ///
-/// The root may have ended already: then its session is what remains, unless a new process has the root's id, which the
-/// kernel does not hand out while a session of that number lives.
-pub(crate) fn kill(root: i32, root_alive: bool, extent: Extent, list: impl Fn() -> Vec<i32>) -> usize {
+/// When the root has ended its session is what remains, unless a process has the session's number as its id: the kernel does
+/// not hand out that number while a member of the session lives, so such a process is a new one.
+pub(crate) fn kill(tree: Tree, list: impl Fn() -> Vec<i32>) -> usize {
     let mut members = BTreeMap::new();
     for _ in 0..ROUNDS {
-        let found = find(root, root_alive, extent, &members, &list());
+        let found = find(tree, &members, &list());
         if found.is_empty() {
             break;
         }
@@ -50,7 +52,7 @@ fn signal(pid: i32, signal: Signal) {
 }
 
 /// The members that are not known yet, with their start times.
-fn find(root: i32, root_alive: bool, extent: Extent, known: &BTreeMap<i32, u64>, list: &[i32]) -> Vec<(i32, u64)> {
+fn find(tree: Tree, known: &BTreeMap<i32, u64>, list: &[i32]) -> Vec<(i32, u64)> {
     let own = Pid::this().as_raw();
     let stats: Vec<(i32, ProcessStat)> = list
         .iter()
@@ -58,21 +60,27 @@ fn find(root: i32, root_alive: bool, extent: Extent, known: &BTreeMap<i32, u64>,
         .filter_map(|pid| Some((*pid, process::stat(Pid::from_raw(*pid)).ok()?)))
         .filter(|(_, stat)| !stat.is_dead())
         .collect();
-    select(root, root_alive, extent, known, &stats)
+    select(tree, known, &stats)
 }
 
-fn select(root: i32, root_alive: bool, extent: Extent, known: &BTreeMap<i32, u64>, stats: &[(i32, ProcessStat)]) -> Vec<(i32, u64)> {
-    if !root_alive && stats.iter().any(|(pid, _)| *pid == root) {
-        return Vec::new();
-    }
+fn select(tree: Tree, known: &BTreeMap<i32, u64>, stats: &[(i32, ProcessStat)]) -> Vec<(i32, u64)> {
+    let is_root = |pid: i32| tree.root_alive && pid == tree.root;
+    let recycled = |session: i32| {
+        stats
+            .iter()
+            .any(|(pid, _)| *pid == session && !is_root(*pid) && !known.contains_key(pid))
+    };
+    let session = tree.session.filter(|session| !recycled(*session));
     let mut found: Vec<(i32, u64)> = Vec::new();
     loop {
-        let is_member = |pid: i32| (root_alive && pid == root) || known.contains_key(&pid) || found.iter().any(|(one, _)| *one == pid);
+        let is_member = |pid: i32| {
+            is_root(pid) || known.contains_key(&pid) || found.iter().any(|(one, _)| *one == pid)
+        };
         let next: Vec<(i32, u64)> = stats
             .iter()
             .filter(|(pid, _)| !known.contains_key(pid) && !found.iter().any(|(one, _)| one == pid))
             .filter(|(pid, stat)| {
-                (root_alive && *pid == root) || is_member(stat.parent) || (extent == Extent::Session && stat.session == root)
+                is_root(*pid) || is_member(stat.parent) || session == Some(stat.session)
             })
             .map(|(pid, stat)| (*pid, stat.start_time))
             .collect();
@@ -85,8 +93,12 @@ fn select(root: i32, root_alive: bool, extent: Extent, known: &BTreeMap<i32, u64
 
 /// Every process id of /proc.
 pub(crate) fn all_processes() -> Vec<i32> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
-    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect()
 }
 
 #[cfg(test)]
@@ -94,32 +106,67 @@ mod tests {
     use super::*;
 
     fn process(parent: i32, session: i32) -> ProcessStat {
-        ProcessStat { state: 'S', parent, group: session, session, start_time: 1 }
+        ProcessStat {
+            state: 'S',
+            parent,
+            group: session,
+            session,
+            start_time: 1,
+        }
     }
 
-    fn selected(root_alive: bool, extent: Extent, stats: &[(i32, ProcessStat)]) -> Vec<i32> {
-        let mut found: Vec<i32> = select(100, root_alive, extent, &BTreeMap::new(), stats).into_iter().map(|(pid, _)| pid).collect();
+    fn selected(root_alive: bool, session: Option<i32>, stats: &[(i32, ProcessStat)]) -> Vec<i32> {
+        let tree = Tree {
+            root: 100,
+            root_alive,
+            session,
+        };
+        let mut found: Vec<i32> = select(tree, &BTreeMap::new(), stats)
+            .into_iter()
+            .map(|(pid, _)| pid)
+            .collect();
         found.sort_unstable();
         found
     }
 
     #[test]
     fn descendants_are_found_in_any_order_and_others_left_alone() {
-        let stats = [(103, process(102, 103)), (102, process(101, 100)), (101, process(100, 100)), (100, process(7, 100)), (200, process(7, 200))];
-        assert_eq!(selected(true, Extent::Descendants, &stats), [100, 101, 102, 103]);
+        let stats = [
+            (103, process(102, 103)),
+            (102, process(101, 100)),
+            (101, process(100, 100)),
+            (100, process(7, 100)),
+            (200, process(7, 200)),
+        ];
+        assert_eq!(selected(true, None, &stats), [100, 101, 102, 103]);
     }
 
     #[test]
     fn a_child_whose_parent_ended_is_found_by_its_session() {
-        let stats = [(100, process(7, 100)), (105, process(1, 100)), (106, process(1, 106))];
-        assert_eq!(selected(true, Extent::Session, &stats), [100, 105]);
-        assert_eq!(selected(true, Extent::Descendants, &stats), [100]);
-        assert_eq!(selected(false, Extent::Session, &stats[1..]), [105]);
+        let stats = [
+            (100, process(7, 100)),
+            (105, process(1, 100)),
+            (106, process(1, 106)),
+        ];
+        assert_eq!(selected(true, Some(100), &stats), [100, 105]);
+        assert_eq!(selected(true, None, &stats), [100]);
+        assert_eq!(selected(false, Some(100), &stats[1..]), [105]);
+    }
+
+    #[test]
+    fn a_session_whose_leader_was_an_intermediate_process_counts_too() {
+        let stats = [
+            (100, process(7, 98)),
+            (105, process(1, 98)),
+            (106, process(1, 106)),
+        ];
+        assert_eq!(selected(true, Some(98), &stats), [100, 105]);
+        assert_eq!(selected(false, Some(98), &stats[1..]), [105]);
     }
 
     #[test]
     fn a_new_process_with_the_number_of_an_ended_root_is_not_touched() {
         let stats = [(100, process(7, 100)), (101, process(100, 100))];
-        assert_eq!(selected(false, Extent::Session, &stats), [0_i32; 0]);
+        assert_eq!(selected(false, Some(100), &stats), [0_i32; 0]);
     }
 }

@@ -159,6 +159,21 @@ pub fn reap_any() -> Result<Option<(Pid, Exit)>> {
     }
 }
 
+/// A child that has ended and waits to be reaped, if there is one; it stays so, and /proc still tells of it.
+///
+/// # Errors
+/// Never for "no children at all": that is `None`, as "none has ended" is.
+pub fn peek_ended() -> Result<Option<Pid>> {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    loop {
+        match nix::sys::wait::waitid(Id::All, flags) {
+            Err(Errno::EINTR) => {}
+            Err(Errno::ECHILD) => return Ok(None),
+            other => return Ok(other.call(|| "waitid(P_ALL, WEXITED|WNOHANG|WNOWAIT)".to_owned())?.pid()),
+        }
+    }
+}
+
 /// Waits until any child has ended and reaps it; `None` where there are no children.
 ///
 /// # Errors

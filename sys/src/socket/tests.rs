@@ -33,7 +33,10 @@ fn a_message_carries_descriptors_that_work() {
     let mut buffer = [0_u8; 16];
     assert_eq!(next_size(&right).unwrap(), Some(4));
     let got = receive(&right, &mut buffer).unwrap();
-    assert_eq!((&buffer[..got.len], got.truncated, got.fds.len()), (&b"here"[..], false, 1));
+    assert_eq!(
+        (&buffer[..got.len], got.truncated, got.fds.len()),
+        (&b"here"[..], false, 1)
+    );
     write_all(&got.fds[0], b"through").unwrap();
     let mut text = [0_u8; 7];
     read_exact(&read_end, &mut text).unwrap();
@@ -64,7 +67,10 @@ fn a_listener_is_private_from_the_first_moment_and_knows_its_peer() {
     let scratch = Scratch::new("private");
     let path = scratch.0.join("s.sock");
     let listener = listen(&path, Kind::SeqPacket).unwrap();
-    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(
+        std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
     assert!(accept(&listener).unwrap().is_none(), "nothing waits yet");
     let client = connect(&path, Kind::SeqPacket).unwrap();
     let server = accept_one(&listener);
@@ -92,5 +98,8 @@ fn a_path_longer_than_sun_path_works_on_both_ends() {
 fn errors_name_the_path() {
     let error = connect(Path::new("/nonexistent/shim.sock"), Kind::SeqPacket).unwrap_err();
     assert_eq!(error.errno, Errno::ENOENT);
-    assert!(error.to_string().contains("/nonexistent/shim.sock"), "{error}");
+    assert!(
+        error.to_string().contains("/nonexistent/shim.sock"),
+        "{error}"
+    );
 }

@@ -9,7 +9,9 @@ use super::*;
 use crate::fd::{pipe, read_to_end};
 
 fn words(list: &[&str]) -> Vec<CString> {
-    list.iter().map(|word| CString::new(*word).unwrap()).collect()
+    list.iter()
+        .map(|word| CString::new(*word).unwrap())
+        .collect()
 }
 
 /// Runs a shell line with a blocked signal in the parent; returns its output and status.
@@ -43,7 +45,9 @@ fn the_child_has_our_stdio_its_own_group_and_only_the_given_environment() {
 #[test]
 fn blocked_and_ignored_signals_do_not_reach_the_child() {
     let mask: SigSet = [Signal::SIGCHLD, Signal::SIGTERM].into_iter().collect();
-    let old = mask.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK).unwrap();
+    let old = mask
+        .thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK)
+        .unwrap();
     let (output, _) = shell("grep -E 'Sig(Blk|Ign)' /proc/self/status", false);
     old.thread_set_mask().unwrap();
     for line in output.lines() {
@@ -68,5 +72,10 @@ fn a_program_that_is_not_there_is_an_error_and_leaves_no_child() {
     };
     let error = spawn(&request).unwrap_err();
     assert_eq!(error.errno, Errno::ENOENT);
-    assert!(error.to_string().starts_with("execve(\"/nonexistent/runtime\", [\"nothing\", \"--flag\"])"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .starts_with("execve(\"/nonexistent/runtime\", [\"nothing\", \"--flag\"])"),
+        "{error}"
+    );
 }

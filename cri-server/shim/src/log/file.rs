@@ -26,7 +26,12 @@ impl LogFile {
     /// Opens or makes the file at `path`.
     pub(crate) fn open(path: Option<&Path>) -> sys::Result<Self> {
         let file = path.map(open).transpose()?;
-        Ok(Self { path: path.map(Path::to_owned), file, lost: 0, torn: false })
+        Ok(Self {
+            path: path.map(Path::to_owned),
+            file,
+            lost: 0,
+            torn: false,
+        })
     }
 
     /// Opens the path again, after whoever rotates logs renamed the file. On an error the old file stays in use.
@@ -97,7 +102,10 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("0.log");
         LogFile::open(Some(&path)).unwrap().append(b"one\n");
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777 & !0o640, 0);
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777 & !0o640,
+            0
+        );
         LogFile::open(Some(&path)).unwrap().append(b"two\n");
         assert_eq!(std::fs::read(&path).unwrap(), b"one\ntwo\n");
     }
@@ -141,8 +149,17 @@ mod tests {
     fn a_fifo_without_a_reader_does_not_block() {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("fifo");
-        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
-        assert_eq!(LogFile::open(Some(&path)).unwrap_err().errno, sys::Errno::ENXIO);
+        assert!(
+            std::process::Command::new("mkfifo")
+                .arg(&path)
+                .status()
+                .unwrap()
+                .success()
+        );
+        assert_eq!(
+            LogFile::open(Some(&path)).unwrap_err().errno,
+            sys::Errno::ENXIO
+        );
     }
 
     #[test]

@@ -90,7 +90,12 @@ mod tests {
     #[test]
     fn lines_are_full_and_an_unterminated_tail_is_partial() {
         let entries = split([&b"one\n\ntw"[..], b"o\nrest"]);
-        let expected: [(Tag, &[u8]); 4] = [(Tag::Full, b"one"), (Tag::Full, b""), (Tag::Full, b"two"), (Tag::Partial, b"rest")];
+        let expected: [(Tag, &[u8]); 4] = [
+            (Tag::Full, b"one"),
+            (Tag::Full, b""),
+            (Tag::Full, b"two"),
+            (Tag::Partial, b"rest"),
+        ];
         assert_eq!(entries, expected.map(|(tag, text)| (tag, text.to_vec())));
     }
 
@@ -99,7 +104,13 @@ mod tests {
         let exact = [vec![b'x'; MAX_ENTRY], vec![b'\n']].concat();
         assert_eq!(split([&exact[..]]), [(Tag::Full, vec![b'x'; MAX_ENTRY])]);
         let more = [vec![b'x'; MAX_ENTRY + 1], vec![b'\n']].concat();
-        assert_eq!(split([&more[..]]), [(Tag::Partial, vec![b'x'; MAX_ENTRY]), (Tag::Full, vec![b'x'])]);
+        assert_eq!(
+            split([&more[..]]),
+            [
+                (Tag::Partial, vec![b'x'; MAX_ENTRY]),
+                (Tag::Full, vec![b'x'])
+            ]
+        );
     }
 
     #[test]

@@ -5,7 +5,9 @@ const LENGTH: usize = "2006-01-02T15:04:05.999999999Z".len();
 
 /// Nanoseconds since 1970.
 pub(crate) fn now_ns() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
@@ -16,7 +18,9 @@ pub(crate) struct Timestamp([u8; LENGTH]);
 
 impl Timestamp {
     pub(crate) fn now() -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         Self::at(since.as_secs(), since.subsec_nanos())
     }
 
@@ -57,8 +61,16 @@ fn civil(day: u64) -> (u64, u64, u64) {
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * of_year + 2) / 153;
     let day_of_month = of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    (year_of_era + era * 400 + u64::from(month <= 2), month, day_of_month)
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
+    (
+        year_of_era + era * 400 + u64::from(month <= 2),
+        month,
+        day_of_month,
+    )
 }
 
 #[cfg(test)]
@@ -95,7 +107,10 @@ mod tests {
             let next_day = (year, month, of_month + 1);
             let next_month = (year, month + 1, 1);
             let next_year = (year + 1, 1, 1);
-            assert!([next_day, next_month, next_year].contains(&date), "{previous:?} -> {date:?}");
+            assert!(
+                [next_day, next_month, next_year].contains(&date),
+                "{previous:?} -> {date:?}"
+            );
             previous = date;
         }
         assert_eq!(previous, (2369, 12, 31));

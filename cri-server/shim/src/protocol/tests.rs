@@ -7,37 +7,74 @@ fn decode(text: &str) -> Result<Request, Malformed> {
 
 #[test]
 fn the_wire_form_of_a_request_is_fixed() {
-    let request = Request { seq: 7, op: Op::Start { container_id: "c1".into() } };
+    let request = Request {
+        seq: 7,
+        op: Op::Start {
+            container_id: "c1".into(),
+        },
+    };
     let packet = encode(&request).unwrap();
     assert_eq!(packet, br#"{"seq":7,"op":{"start":{"container_id":"c1"}}}"#);
-    assert_eq!(encode(&Request { seq: 1, op: Op::Status {} }).unwrap(), br#"{"seq":1,"op":{"status":{}}}"#);
+    assert_eq!(
+        encode(&Request {
+            seq: 1,
+            op: Op::Status {}
+        })
+        .unwrap(),
+        br#"{"seq":1,"op":{"status":{}}}"#
+    );
 }
 
 #[test]
 fn optional_fields_may_be_absent_and_unknown_ones_are_ignored() {
     let text = r#"{"seq":1,"op":{"create":{"container_id":"c","runtime":{"path":"/r"},"bundle":"/b","later":true}},"trace":"x"}"#;
-    let Request { op: Op::Create(create), .. } = decode(text).unwrap() else { panic!("another operation") };
-    assert_eq!((create.log_path, create.terminal, create.create_args), (None, false, vec![]));
+    let Request {
+        op: Op::Create(create),
+        ..
+    } = decode(text).unwrap()
+    else {
+        panic!("another operation")
+    };
+    assert_eq!(
+        (create.log_path, create.terminal, create.create_args),
+        (None, false, vec![])
+    );
 }
 
 #[test]
 fn an_unknown_operation_is_answerable_and_named() {
     let error = decode(r#"{"seq":9,"op":{"teleport":{"to":1}}}"#).unwrap_err();
-    let Malformed::Operation { seq: 9, message } = error else { panic!("{error:?}") };
-    assert_eq!(message, "unknown operation \"teleport\" (this shim speaks version 1)");
+    let Malformed::Operation { seq: 9, message } = error else {
+        panic!("{error:?}")
+    };
+    assert_eq!(
+        message,
+        "unknown operation \"teleport\" (this shim speaks version 1)"
+    );
 }
 
 #[test]
 fn wrong_operands_are_answerable_and_name_the_field() {
     let error = decode(r#"{"seq":9,"op":{"start":{}}}"#).unwrap_err();
-    let Malformed::Operation { message, .. } = error else { panic!("{error:?}") };
+    let Malformed::Operation { message, .. } = error else {
+        panic!("{error:?}")
+    };
     assert_eq!(message, "operation \"start\": missing field `container_id`");
 }
 
 #[test]
 fn what_is_no_request_is_garbage() {
-    for text in ["", "x", "[]", "{}", r#"{"seq":1}"#, r#"{"seq":-1,"op":{"status":{}}}"#, r#"{"seq":1,"op":"status"}"#,
-        r#"{"seq":1,"op":{}}"#, r#"{"seq":1,"op":{"status":{},"start":{}}}"#] {
+    for text in [
+        "",
+        "x",
+        "[]",
+        "{}",
+        r#"{"seq":1}"#,
+        r#"{"seq":-1,"op":{"status":{}}}"#,
+        r#"{"seq":1,"op":"status"}"#,
+        r#"{"seq":1,"op":{}}"#,
+        r#"{"seq":1,"op":{"status":{},"start":{}}}"#,
+    ] {
         assert!(matches!(decode(text), Err(Malformed::Garbage(_))), "{text}");
     }
     let deep = format!(r#"{{"seq":1,"op":{{"a":{}"#, "[".repeat(60_000));
@@ -47,13 +84,20 @@ fn what_is_no_request_is_garbage() {
 #[test]
 fn a_kind_of_a_newer_shim_is_read_as_unknown() {
     let text = r#"{"seq":1,"err":{"kind":"haunted","message":"boo"}}"#;
-    let Message::Err { err, .. } = serde_json::from_str(text).unwrap() else { panic!("no error") };
+    let Message::Err { err, .. } = serde_json::from_str(text).unwrap() else {
+        panic!("no error")
+    };
     assert_eq!(err.kind, ErrorKind::Unknown);
 }
 
 #[test]
 fn a_message_beyond_a_packet_is_not_encoded() {
-    let request = Request { seq: 1, op: Op::Start { container_id: "c".repeat(MAX_PACKET) } };
+    let request = Request {
+        seq: 1,
+        op: Op::Start {
+            container_id: "c".repeat(MAX_PACKET),
+        },
+    };
     assert_eq!(encode(&request), None);
 }
 

@@ -16,7 +16,7 @@ use super::create::Console;
 use super::{Supervisor, Token, after, wire};
 use crate::launch;
 use crate::protocol::{ErrorKind, Runtime, WireError};
-use crate::tree::{self, Extent};
+use crate::tree::{self, Tree};
 
 /// What is kept of a command's stderr, and of its log.
 const TEXT_MAX: usize = 4096;
@@ -56,16 +56,11 @@ pub(super) enum Purpose {
     /// The program runs.
     Start,
     /// The container is gone.
-    Delete {
-        force: bool,
-    },
+    Delete { force: bool },
     /// The answer is all.
     Update,
     /// Learn the exec's process id.
-    Exec {
-        exec_id: String,
-        pid_file: PathBuf,
-    },
+    Exec { exec_id: String, pid_file: PathBuf },
     /// A signal that the runtime has to deliver.
     Kill,
 }
@@ -114,25 +109,45 @@ impl Command {
 /// Starts the runtime. The child leads a process group of its own and is killed by the kernel when the shim dies: what it
 /// leaves half made is then found by the daemon's `delete --force`, not made whole behind its back.
 pub(super) fn start(invocation: Invocation<'_>) -> Result<Started, WireError> {
-    let Invocation { runtime, verb, log, arguments, stdio } = invocation;
+    let Invocation {
+        runtime,
+        verb,
+        log,
+        arguments,
+        stdio,
+    } = invocation;
     let mut words: Vec<OsString> = vec![runtime.path.clone().into()];
     if let Some(root) = &runtime.root {
         words.extend(["--root".into(), root.into()]);
     }
     if let Log::Keep(path) | Log::Temporary(path) = &log {
-        words.extend(["--log".into(), path.into(), "--log-format".into(), "json".into()]);
+        words.extend([
+            "--log".into(),
+            path.into(),
+            "--log-format".into(),
+            "json".into(),
+        ]);
     }
     words.extend(runtime.args.iter().map(OsString::from));
     words.push(verb.into());
     words.extend(arguments);
-    let argv: Option<Vec<CString>> = words.iter().map(|word| CString::new(word.as_bytes()).ok()).collect();
+    let argv: Option<Vec<CString>> = words
+        .iter()
+        .map(|word| CString::new(word.as_bytes()).ok())
+        .collect();
     let argv = argv.ok_or_else(|| wire(ErrorKind::Invalid, "an argument contains a NUL byte"))?;
-    let internal = |error: sys::Error| wire(ErrorKind::Internal, format!("runtime {verb}: {error}"));
-    let null = sys::error::Context::call(File::options().read(true).write(true).open("/dev/null"), || "open(\"/dev/null\")".into());
+    let internal =
+        |error: sys::Error| wire(ErrorKind::Internal, format!("runtime {verb}: {error}"));
+    let null = sys::error::Context::call(
+        File::options().read(true).write(true).open("/dev/null"),
+        || "open(\"/dev/null\")".into(),
+    );
     let null = null.map_err(internal)?;
     let (stderr, stderr_write) = match stdio {
         Some(_) => (None, None),
-        None => sys::fd::pipe().map(|(read, write)| (Some(read), Some(write))).map_err(internal)?,
+        None => sys::fd::pipe()
+            .map(|(read, write)| (Some(read), Some(write)))
+            .map_err(internal)?,
     };
     let own = stderr_write.as_ref().map_or(null.as_fd(), AsFd::as_fd);
     let request = Spawn {
@@ -144,22 +159,45 @@ pub(super) fn start(invocation: Invocation<'_>) -> Result<Started, WireError> {
         die_with_parent: true,
     };
     let pid = spawn(&request).map_err(|error| wire(ErrorKind::Runtime, error.to_string()))?;
-    Ok(Started { pid, verb, log, stderr })
+    Ok(Started {
+        pid,
+        verb,
+        log,
+        stderr,
+    })
 }
 
 /// Our environment without what a service manager meant for us alone.
 fn environment() -> Vec<CString> {
     std::env::vars_os()
-        .filter(|(name, _)| !matches!(name.to_str(), Some("NOTIFY_SOCKET" | "LISTEN_FDS" | "LISTEN_PID" | "LISTEN_FDNAMES")))
-        .filter_map(|(name, value)| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok())
+        .filter(|(name, _)| {
+            !matches!(
+                name.to_str(),
+                Some("NOTIFY_SOCKET" | "LISTEN_FDS" | "LISTEN_PID" | "LISTEN_FDNAMES")
+            )
+        })
+        .filter_map(|(name, value)| {
+            CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok()
+        })
         .collect()
 }
 
 impl Supervisor {
     /// Takes a started child under supervision.
-    pub(super) fn watch(&mut self, started: Started, container: (u64, &str), purpose: Purpose, reply: Option<ReplyTo>) {
+    pub(super) fn watch(
+        &mut self,
+        started: Started,
+        container: (u64, &str),
+        purpose: Purpose,
+        reply: Option<ReplyTo>,
+    ) {
         let serial = self.serial();
-        let Started { pid, verb, log, stderr } = started;
+        let Started {
+            pid,
+            verb,
+            log,
+            stderr,
+        } = started;
         if let Some(stderr) = &stderr {
             // Unwatched it is read when the command ends; only one that writes a pipeful would meet its deadline.
             drop(self.epoll.add(stderr, Token::Command(serial).encode()));
@@ -182,8 +220,16 @@ impl Supervisor {
 
     /// Something came on a command's stderr.
     pub(super) fn read_command(&mut self, serial: u64) {
-        let Some(command) = self.commands.iter_mut().find(|command| command.serial == serial) else { return };
-        let Some(stderr) = &command.stderr else { return };
+        let Some(command) = self
+            .commands
+            .iter_mut()
+            .find(|command| command.serial == serial)
+        else {
+            return;
+        };
+        let Some(stderr) = &command.stderr else {
+            return;
+        };
         match sys::fd::read(stderr, &mut self.buffer) {
             Ok(count) if count > 0 => keep_tail(&mut command.text, &self.buffer[..count]),
             _ => {
@@ -195,9 +241,20 @@ impl Supervisor {
     }
 
     pub(super) fn expire_commands(&mut self, now: Instant) {
-        let late: Vec<u64> = self.commands.iter().filter(|command| command.deadline <= now).map(|command| command.serial).collect();
+        let late: Vec<u64> = self
+            .commands
+            .iter()
+            .filter(|command| command.deadline <= now)
+            .map(|command| command.serial)
+            .collect();
         for serial in late {
-            let Some(command) = self.commands.iter_mut().find(|command| command.serial == serial) else { continue };
+            let Some(command) = self
+                .commands
+                .iter_mut()
+                .find(|command| command.serial == serial)
+            else {
+                continue;
+            };
             if command.killed {
                 // Not even SIGKILL ends it: it hangs in the kernel. Its client must not.
                 self.command_ended(serial, Ended::Signal(9));
@@ -205,14 +262,31 @@ impl Supervisor {
             }
             command.killed = true;
             command.deadline = now + KILLED;
-            tree::kill(command.pid, true, Extent::Descendants, tree::all_processes);
+            tree::kill(
+                Tree {
+                    root: command.pid,
+                    root_alive: true,
+                    session: None,
+                },
+                tree::all_processes,
+            );
         }
     }
 
     /// A command ended, or is given up.
     pub(super) fn command_ended(&mut self, serial: u64, ended: Ended) {
-        let Some(at) = self.commands.iter().position(|command| command.serial == serial) else { return };
+        let Some(at) = self
+            .commands
+            .iter()
+            .position(|command| command.serial == serial)
+        else {
+            return;
+        };
         self.read_rest(at);
+        if let Purpose::Create { .. } = self.commands[at].purpose {
+            // Its stderr is the container's: the last words of a runtime that failed are there.
+            self.drain(self.commands[at].container);
+        }
         let mut command = self.commands.remove(at);
         if let Some(stderr) = command.stderr.take() {
             drop(self.epoll.remove(&stderr));
@@ -247,7 +321,9 @@ impl Supervisor {
     fn read_rest(&mut self, at: usize) {
         let command = &mut self.commands[at];
         for _ in 0..16 {
-            let Some(stderr) = &command.stderr else { return };
+            let Some(stderr) = &command.stderr else {
+                return;
+            };
             if !sys::fd::wait_readable(&[stderr.as_fd()], 0).is_ok_and(|ready| ready == [true]) {
                 return;
             }
@@ -263,19 +339,34 @@ impl Supervisor {
         let what = format!("{} \"{}\"", command.verb, command.container_id);
         if command.killed {
             let limit = self.options.runtime_deadline;
-            return Err(wire(ErrorKind::Timeout, format!("{what}: the OCI runtime did not end within {limit:?} and was killed")));
+            return Err(wire(
+                ErrorKind::Timeout,
+                format!("{what}: the OCI runtime did not end within {limit:?} and was killed"),
+            ));
         }
         if ended == Ended::Code(0) {
             return Ok(());
         }
-        let early = self.containers.iter().find(|container| container.serial == command.container).map(|container| &container.early[..]);
+        let early = self
+            .containers
+            .iter()
+            .find(|container| container.serial == command.container)
+            .map(|container| &container.early[..]);
         let text = logged_error(&command.log)
             .or_else(|| last_line(&command.text))
-            .or_else(|| early.filter(|_| matches!(command.purpose, Purpose::Create { .. })).and_then(last_line));
+            .or_else(|| {
+                early
+                    .filter(|_| matches!(command.purpose, Purpose::Create { .. }))
+                    .and_then(last_line)
+            });
         let message = match (text, ended) {
             (Some(text), _) => format!("{what}: {text}"),
-            (None, Ended::Code(code)) => format!("{what}: the OCI runtime exited with code {code} and said nothing"),
-            (None, Ended::Signal(signal)) => format!("{what}: the OCI runtime was killed by signal {signal}"),
+            (None, Ended::Code(code)) => {
+                format!("{what}: the OCI runtime exited with code {code} and said nothing")
+            }
+            (None, Ended::Signal(signal)) => {
+                format!("{what}: the OCI runtime was killed by signal {signal}")
+            }
         };
         Err(wire(ErrorKind::Runtime, message))
     }
@@ -291,7 +382,9 @@ pub(super) fn keep_tail(text: &mut Vec<u8>, data: &[u8]) {
 
 /// The last `"level":"error"` entry of a runtime's JSON log, as go-runc reads it.
 fn logged_error(log: &Log) -> Option<String> {
-    let (Log::Keep(path) | Log::Temporary(path)) = log else { return None };
+    let (Log::Keep(path) | Log::Temporary(path)) = log else {
+        return None;
+    };
     last_error(&read_tail(path).ok()?)
 }
 
@@ -320,7 +413,11 @@ fn read_tail(path: &Path) -> std::io::Result<Vec<u8>> {
 /// The last line that says anything.
 fn last_line(text: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(text);
-    let line = text.lines().rev().map(str::trim).find(|line| !line.is_empty())?;
+    let line = text
+        .lines()
+        .rev()
+        .map(str::trim)
+        .find(|line| !line.is_empty())?;
     // runc and crun without a log: a logrus line, or "program: message".
     Some(bounded(line))
 }
@@ -332,11 +429,25 @@ fn bounded(text: &str) -> String {
 
 /// Reads a pid file; the runtime wrote it whole before it ended.
 pub(super) fn read_pid(path: &Path) -> Result<i32, WireError> {
-    let text = fs::read_to_string(path)
-        .map_err(|error| wire(ErrorKind::Runtime, sys::Error::from_io(&error, format!("the OCI runtime's pid file: read({path:?})")).to_string()))?;
+    let text = fs::read_to_string(path).map_err(|error| {
+        wire(
+            ErrorKind::Runtime,
+            sys::Error::from_io(
+                &error,
+                format!("the OCI runtime's pid file: read({path:?})"),
+            )
+            .to_string(),
+        )
+    })?;
     match text.trim().parse() {
         Ok(pid) if pid > 1 => Ok(pid),
-        _ => Err(wire(ErrorKind::Runtime, format!("the OCI runtime's pid file {path:?} holds {:?}", bounded(&text)))),
+        _ => Err(wire(
+            ErrorKind::Runtime,
+            format!(
+                "the OCI runtime's pid file {path:?} holds {:?}",
+                bounded(&text)
+            ),
+        )),
     }
 }
 

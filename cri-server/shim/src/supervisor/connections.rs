@@ -33,7 +33,11 @@ impl Supervisor {
                 // No descriptor is left: the oldest client that does not listen for events makes room, else the
                 // waiting connection would be reported for ever.
                 Err(_) => {
-                    match self.connections.iter().position(|connection| !connection.subscribed) {
+                    match self
+                        .connections
+                        .iter()
+                        .position(|connection| !connection.subscribed)
+                    {
                         Some(oldest) => self.connections.remove(oldest),
                         None if self.connections.is_empty() => return,
                         None => self.connections.remove(0),
@@ -43,35 +47,67 @@ impl Supervisor {
             };
             let serial = self.serial();
             // The socket's mode keeps other users out; this holds also where someone changed it.
-            let trusted = socket::peer(&fd).is_ok_and(|peer| peer.uid == 0 || Some(peer.uid) == own_uid());
+            let trusted =
+                socket::peer(&fd).is_ok_and(|peer| peer.uid == 0 || Some(peer.uid) == own_uid());
             if !trusted || self.connections.len() >= CONNECTIONS_MAX {
                 continue;
             }
-            if self.epoll.add(&fd, Token::Connection(serial).encode()).is_ok() {
-                self.connections.push(Connection { serial, fd, subscribed: false });
+            if self
+                .epoll
+                .add(&fd, Token::Connection(serial).encode())
+                .is_ok()
+            {
+                self.connections.push(Connection {
+                    serial,
+                    fd,
+                    subscribed: false,
+                });
             }
         }
     }
 
     /// One packet; what else waits is reported again.
     pub(super) fn read_connection(&mut self, serial: u64) {
-        let Some(connection) = self.connections.iter().find(|connection| connection.serial == serial) else { return };
+        let Some(connection) = self
+            .connections
+            .iter()
+            .find(|connection| connection.serial == serial)
+        else {
+            return;
+        };
         let Some((packet, fds)) = receive(&connection.fd) else {
             self.disconnect(serial);
             return;
         };
         let Some(packet) = packet else { return };
         match protocol::decode_request(&packet) {
-            Ok(Request { seq, op }) => self.operate(ReplyTo { connection: serial, seq }, op, fds),
+            Ok(Request { seq, op }) => self.operate(
+                ReplyTo {
+                    connection: serial,
+                    seq,
+                },
+                op,
+                fds,
+            ),
             Err(Malformed::Operation { seq, message }) => {
-                self.reply(ReplyTo { connection: serial, seq }, Err(wire(ErrorKind::Invalid, message)));
+                self.reply(
+                    ReplyTo {
+                        connection: serial,
+                        seq,
+                    },
+                    Err(wire(ErrorKind::Invalid, message)),
+                );
             }
             Err(Malformed::Garbage(_)) => self.disconnect(serial),
         }
     }
 
     pub(super) fn subscribe(&mut self, reply: ReplyTo) {
-        if let Some(connection) = self.connections.iter_mut().find(|connection| connection.serial == reply.connection) {
+        if let Some(connection) = self
+            .connections
+            .iter_mut()
+            .find(|connection| connection.serial == reply.connection)
+        {
             connection.subscribed = true;
         }
     }
@@ -92,11 +128,20 @@ impl Supervisor {
             Result::Err(err) => protocol::encode(&Err { seq: to.seq, err }),
         };
         let packet = packet.or_else(|| {
-            let err = wire(ErrorKind::Internal, format!("the answer is larger than {MAX_PACKET} bytes"));
+            let err = wire(
+                ErrorKind::Internal,
+                format!("the answer is larger than {MAX_PACKET} bytes"),
+            );
             protocol::encode(&Err { seq: to.seq, err })
         });
         let Some(packet) = packet else { return };
-        let Some(connection) = self.connections.iter().find(|connection| connection.serial == to.connection) else { return };
+        let Some(connection) = self
+            .connections
+            .iter()
+            .find(|connection| connection.serial == to.connection)
+        else {
+            return;
+        };
         if socket::send(&connection.fd, &packet, &[]).is_err() {
             // Gone, or it does not read its replies.
             self.disconnect(to.connection);
@@ -109,13 +154,18 @@ impl Supervisor {
         struct Message<'a> {
             event: &'a Event,
         }
-        let Some(packet) = protocol::encode(&Message { event }) else { return };
-        self.connections.retain(|connection| !connection.subscribed || socket::send(&connection.fd, &packet, &[]).is_ok());
+        let Some(packet) = protocol::encode(&Message { event }) else {
+            return;
+        };
+        self.connections.retain(|connection| {
+            !connection.subscribed || socket::send(&connection.fd, &packet, &[]).is_ok()
+        });
     }
 
     /// Closing takes it out of the epoll set: no other process has this descriptor.
     fn disconnect(&mut self, serial: u64) {
-        self.connections.retain(|connection| connection.serial != serial);
+        self.connections
+            .retain(|connection| connection.serial != serial);
     }
 }
 

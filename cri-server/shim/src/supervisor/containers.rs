@@ -62,12 +62,22 @@ pub(super) enum Phase {
     Creating,
     Created,
     Running,
-    Draining { exit: Exit, quiet_until: Instant, until: Instant },
+    Draining {
+        exit: Exit,
+        quiet_until: Instant,
+        until: Instant,
+    },
     Exited(Exit),
 }
 
 impl Container {
-    pub(super) fn new(serial: u64, id: String, runtime: Runtime, bundle: PathBuf, log: LogFile) -> Self {
+    pub(super) fn new(
+        serial: u64,
+        id: String,
+        runtime: Runtime,
+        bundle: PathBuf,
+        log: LogFile,
+    ) -> Self {
         Self {
             serial,
             id,
@@ -96,7 +106,9 @@ impl Container {
     pub(super) fn drain_deadline(&self) -> Option<Instant> {
         match self.phase {
             // A `start` on its way has a deadline of its own.
-            Phase::Draining { quiet_until, until, .. } if !self.starting => Some(quiet_until.min(until)),
+            Phase::Draining {
+                quiet_until, until, ..
+            } if !self.starting => Some(quiet_until.min(until)),
             _ => None,
         }
     }
@@ -127,13 +139,18 @@ impl Container {
 
     fn oom_kills(&self) -> u64 {
         // A cgroup that is gone killed nobody that we could still hear of.
-        self.cgroup.as_ref().and_then(|cgroup| cgroup.oom_kills().ok()).unwrap_or(0)
+        self.cgroup
+            .as_ref()
+            .and_then(|cgroup| cgroup.oom_kills().ok())
+            .unwrap_or(0)
     }
 
     /// Kills what is left in its cgroup.
     pub(super) fn kill_rest(&self) {
         if let Some(cgroup) = &self.cgroup
-            && cgroup.processes().is_ok_and(|processes| !processes.is_empty())
+            && cgroup
+                .processes()
+                .is_ok_and(|processes| !processes.is_empty())
         {
             // What cannot be killed shows when the runtime deletes the cgroup, and that error is told.
             drop(cgroup.kill_all());
@@ -144,19 +161,32 @@ impl Container {
 /// The cgroup of `pid`, of which only the hierarchies count where it has one of its own: a runtime that makes no cgroup, or
 /// leaves a hierarchy out, would otherwise make us kill our own neighbours, or ourselves.
 fn own_cgroup(hierarchies: &Hierarchies, pid: i32) -> Option<Cgroup> {
-    let shim = Cgroup::of_process(hierarchies, i32::try_from(std::process::id()).ok()?).ok()?.paths();
+    let shim = Cgroup::of_process(hierarchies, i32::try_from(std::process::id()).ok()?)
+        .ok()?
+        .paths();
     let paths = Cgroup::of_process(hierarchies, pid).ok()?.paths();
     separate(hierarchies, paths, &shim)
 }
 
 /// As above, for a path that a container is going to have.
-pub(super) fn separate(hierarchies: &Hierarchies, paths: BTreeMap<String, PathBuf>, shim: &BTreeMap<String, PathBuf>) -> Option<Cgroup> {
+pub(super) fn separate(
+    hierarchies: &Hierarchies,
+    paths: BTreeMap<String, PathBuf>,
+    shim: &BTreeMap<String, PathBuf>,
+) -> Option<Cgroup> {
     let paths: BTreeMap<String, PathBuf> = paths
         .into_iter()
         .filter(|(controller, _)| WATCHED.contains(&controller.as_str()))
-        .filter(|(controller, path)| shim.get(controller).is_some_and(|own| !own.starts_with(path)))
+        .filter(|(controller, path)| {
+            shim.get(controller)
+                .is_some_and(|own| !own.starts_with(path))
+        })
         .collect();
-    if paths.is_empty() { None } else { Some(Cgroup::from_paths(hierarchies, &paths)) }
+    if paths.is_empty() {
+        None
+    } else {
+        Some(Cgroup::from_paths(hierarchies, &paths))
+    }
 }
 
 impl Supervisor {
@@ -165,12 +195,16 @@ impl Supervisor {
     }
 
     pub(super) fn by_serial(&mut self, serial: u64) -> Option<&mut Container> {
-        self.containers.iter_mut().find(|container| container.serial == serial)
+        self.containers
+            .iter_mut()
+            .find(|container| container.serial == serial)
     }
 
     /// The init was reaped.
     pub(super) fn init_ended(&mut self, serial: u64, ended: Ended) {
-        let Some(container) = self.by_serial(serial) else { return };
+        let Some(container) = self.by_serial(serial) else {
+            return;
+        };
         let code = ended.code();
         let signal = match ended {
             Ended::Signal(signal) => Some(signal),
@@ -178,11 +212,20 @@ impl Supervisor {
         };
         // Before the runtime can delete the cgroup, and the count with it.
         let oom = code == 137 && container.oom_kills() > container.oom_kills_before;
-        let exit = Exit { code, signal, oom, finished_at_ns: now_ns() };
+        let exit = Exit {
+            code,
+            signal,
+            oom,
+            finished_at_ns: now_ns(),
+        };
         // In a PID namespace of its own the kernel has killed the rest by now; in a shared one nobody has.
         container.kill_rest();
         let now = Instant::now();
-        container.phase = Phase::Draining { exit, quiet_until: now + QUIET, until: now + DRAIN };
+        container.phase = Phase::Draining {
+            exit,
+            quiet_until: now + QUIET,
+            until: now + DRAIN,
+        };
         container.stdin = None;
         self.drain(serial);
         self.settle(serial, Instant::now());
@@ -199,14 +242,26 @@ impl Supervisor {
 
     /// Ends the draining if it is time.
     pub(super) fn settle(&mut self, serial: u64, now: Instant) {
-        let Some(container) = self.by_serial(serial) else { return };
-        let Phase::Draining { mut exit, quiet_until, until } = container.phase else { return };
+        let Some(container) = self.by_serial(serial) else {
+            return;
+        };
+        let Phase::Draining {
+            mut exit,
+            quiet_until,
+            until,
+        } = container.phase
+        else {
+            return;
+        };
         let complete = container.stdout.is_closed() && container.stderr.is_closed();
         if container.starting || !(complete || now >= quiet_until || now >= until) {
             return;
         }
         exit.finished_at_ns = exit.finished_at_ns.max(container.started_at_ns);
-        let (path, text) = (files::exit_file(&container.bundle), serde_json::to_vec(&exit).unwrap_or_default());
+        let (path, text) = (
+            files::exit_file(&container.bundle),
+            serde_json::to_vec(&exit).unwrap_or_default(),
+        );
         let id = container.id.clone();
         self.flush_output(serial);
         // A bundle that was removed under us has no place for it: the event and the status still have the exit.
@@ -214,13 +269,22 @@ impl Supervisor {
         if let Some(container) = self.by_serial(serial) {
             container.phase = Phase::Exited(exit);
         }
-        self.announce(&Event::Exit { container_id: id, exit });
+        self.announce(&Event::Exit {
+            container_id: id,
+            exit,
+        });
         self.finish_deletions(serial);
     }
 
     /// Forgets a container that the runtime deleted and whose exit is recorded, and answers whoever asked for that.
     pub(super) fn finish_deletions(&mut self, serial: u64) {
-        let Some(at) = self.containers.iter().position(|container| container.serial == serial) else { return };
+        let Some(at) = self
+            .containers
+            .iter()
+            .position(|container| container.serial == serial)
+        else {
+            return;
+        };
         let container = &mut self.containers[at];
         if container.deletions.is_empty() || !matches!(container.phase, Phase::Exited(_)) {
             return;
@@ -235,7 +299,11 @@ impl Supervisor {
 
     /// Takes a container off the books: its pipes close.
     pub(super) fn drop_container(&mut self, serial: u64) {
-        if let Some(at) = self.containers.iter().position(|container| container.serial == serial) {
+        if let Some(at) = self
+            .containers
+            .iter()
+            .position(|container| container.serial == serial)
+        {
             self.close_output(serial);
             let container = self.containers.remove(at);
             self.execs.retain(|exec| exec.container != container.serial);
@@ -256,11 +324,21 @@ mod tests {
         let own = i32::try_from(std::process::id()).unwrap();
         assert!(own_cgroup(&hierarchies, own).is_none());
         let shim = Cgroup::of_process(&hierarchies, own).unwrap().paths();
-        let above: BTreeMap<String, PathBuf> =
-            shim.iter().map(|(name, path)| (name.clone(), path.parent().unwrap_or(path).to_owned())).collect();
+        let above: BTreeMap<String, PathBuf> = shim
+            .iter()
+            .map(|(name, path)| (name.clone(), path.parent().unwrap_or(path).to_owned()))
+            .collect();
         assert!(separate(&hierarchies, above, &shim).is_none());
-        let below: BTreeMap<String, PathBuf> = shim.iter().map(|(name, path)| (name.clone(), path.join("container"))).collect();
+        let below: BTreeMap<String, PathBuf> = shim
+            .iter()
+            .map(|(name, path)| (name.clone(), path.join("container")))
+            .collect();
         let found = separate(&hierarchies, below, &shim).unwrap();
-        assert!(found.paths().values().all(|path| path.ends_with("container")));
+        assert!(
+            found
+                .paths()
+                .values()
+                .all(|path| path.ends_with("container"))
+        );
     }
 }

@@ -50,7 +50,13 @@ impl Supervisor {
         }
         let log = LogFile::open(create.log_path.as_deref()).map_err(internal)?;
         let serial = self.serial();
-        let mut container = Container::new(serial, create.container_id.clone(), create.runtime.clone(), create.bundle.clone(), log);
+        let mut container = Container::new(
+            serial,
+            create.container_id.clone(),
+            create.runtime.clone(),
+            create.bundle.clone(),
+            log,
+        );
         container.cgroup = self.planned_cgroup(&create.bundle);
         self.containers.push(container);
         let begun = self.run_create(serial, reply, &create);
@@ -63,27 +69,61 @@ impl Supervisor {
     fn check(&self, create: &Create) -> Result<(), WireError> {
         let invalid = |message: String| Err(wire(ErrorKind::Invalid, message));
         if !is_id(&create.container_id) {
-            return invalid(format!("container id {:?}: not a file name of letters, digits, '_', '+', '-', '.'", create.container_id));
+            return invalid(format!(
+                "container id {:?}: not a file name of letters, digits, '_', '+', '-', '.'",
+                create.container_id
+            ));
         }
         if self.container(&create.container_id).is_some() {
-            return Err(wire(ErrorKind::AlreadyExists, format!("container \"{}\" exists already", create.container_id)));
+            return Err(wire(
+                ErrorKind::AlreadyExists,
+                format!("container \"{}\" exists already", create.container_id),
+            ));
         }
-        for path in [&create.bundle, &create.runtime.path].into_iter().chain(&create.log_path) {
+        for path in [&create.bundle, &create.runtime.path]
+            .into_iter()
+            .chain(&create.log_path)
+        {
             if !path.is_absolute() {
-                return invalid(format!("create \"{}\": {path:?} is not an absolute path", create.container_id));
+                return invalid(format!(
+                    "create \"{}\": {path:?} is not an absolute path",
+                    create.container_id
+                ));
             }
         }
         if !create.bundle.is_dir() {
-            return invalid(format!("create \"{}\": the bundle {:?} is not a directory", create.container_id, create.bundle));
+            return invalid(format!(
+                "create \"{}\": the bundle {:?} is not a directory",
+                create.container_id, create.bundle
+            ));
         }
         Ok(())
     }
 
-    fn run_create(&mut self, serial: u64, reply: ReplyTo, create: &Create) -> Result<(), WireError> {
-        let internal = |error: sys::Error| wire(ErrorKind::Internal, format!("create \"{}\": {error}", create.container_id));
+    fn run_create(
+        &mut self,
+        serial: u64,
+        reply: ReplyTo,
+        create: &Create,
+    ) -> Result<(), WireError> {
+        let internal = |error: sys::Error| {
+            wire(
+                ErrorKind::Internal,
+                format!("create \"{}\": {error}", create.container_id),
+            )
+        };
         let pid_file = create.bundle.join("init.pid");
-        let mut arguments: Vec<OsString> = vec!["--bundle".into(), create.bundle.clone().into(), "--pid-file".into(), pid_file.clone().into()];
-        let console = if create.terminal { Some(Console::listen(&create.bundle).map_err(internal)?) } else { None };
+        let mut arguments: Vec<OsString> = vec![
+            "--bundle".into(),
+            create.bundle.clone().into(),
+            "--pid-file".into(),
+            pid_file.clone().into(),
+        ];
+        let console = if create.terminal {
+            Some(Console::listen(&create.bundle).map_err(internal)?)
+        } else {
+            None
+        };
         if let Some(console) = &console {
             arguments.extend(["--console-socket".into(), console.address().into()]);
         }
@@ -95,20 +135,39 @@ impl Supervisor {
             verb: "create",
             log: Log::Keep(create.bundle.join("runtime.log")),
             arguments,
-            stdio: Some([stdio.stdin.as_fd(), stdio.stdout.as_fd(), stdio.stderr.as_fd()]),
+            stdio: Some([
+                stdio.stdin.as_fd(),
+                stdio.stdout.as_fd(),
+                stdio.stderr.as_fd(),
+            ]),
         })?;
         drop(stdio);
-        self.watch(started, (serial, &create.container_id), Purpose::Create { pid_file, console }, Some(reply));
+        self.watch(
+            started,
+            (serial, &create.container_id),
+            Purpose::Create { pid_file, console },
+            Some(reply),
+        );
         Ok(())
     }
 
     /// Pipes; with a terminal only stderr, which is the runtime's own until the container has its terminal.
     fn make_stdio(&mut self, serial: u64, create: &Create) -> sys::Result<Stdio> {
-        let null = || File::options().read(true).write(true).open("/dev/null").call(|| "open(\"/dev/null\", O_RDWR)".into());
+        let null = || {
+            File::options()
+                .read(true)
+                .write(true)
+                .open("/dev/null")
+                .call(|| "open(\"/dev/null\", O_RDWR)".into())
+        };
         let (stderr_read, stderr) = sys::fd::pipe()?;
         self.watch_output(serial, Source::Stderr, stderr_read)?;
         if create.terminal {
-            return Ok(Stdio { stdin: null()?.into(), stdout: null()?.into(), stderr });
+            return Ok(Stdio {
+                stdin: null()?.into(),
+                stdout: null()?.into(),
+                stderr,
+            });
         }
         let (stdout_read, stdout) = sys::fd::pipe()?;
         self.watch_output(serial, Source::Stdout, stdout_read)?;
@@ -121,33 +180,57 @@ impl Supervisor {
         } else {
             null()?.into()
         };
-        Ok(Stdio { stdin, stdout, stderr })
+        Ok(Stdio {
+            stdin,
+            stdout,
+            stderr,
+        })
     }
 
     /// The cgroup that `config.json` names, if it is not there yet: what a creation that hangs will have put its
     /// processes in.
     fn planned_cgroup(&mut self, bundle: &Path) -> Option<Cgroup> {
-        let config: serde_json::Value = serde_json::from_slice(&fs::read(bundle.join("config.json")).ok()?).ok()?;
-        let path = config.get("linux")?.get("cgroupsPath")?.as_str().filter(|path| path.starts_with('/'))?;
+        let config: serde_json::Value =
+            serde_json::from_slice(&fs::read(bundle.join("config.json")).ok()?).ok()?;
+        let path = config
+            .get("linux")?
+            .get("cgroupsPath")?
+            .as_str()
+            .filter(|path| path.starts_with('/'))?;
         let path = CgroupPath::new(path).ok()?;
         let hierarchies = self.hierarchies()?;
         let cgroup = Cgroup::new(hierarchies, &path);
         if cgroup.exists() {
             return None;
         }
-        let shim: BTreeMap<String, PathBuf> = Cgroup::of_process(hierarchies, i32::try_from(std::process::id()).ok()?).ok()?.paths();
+        let shim: BTreeMap<String, PathBuf> =
+            Cgroup::of_process(hierarchies, i32::try_from(std::process::id()).ok()?)
+                .ok()?
+                .paths();
         separate(hierarchies, cgroup.paths(), &shim)
     }
 
     pub(super) fn create_ended(&mut self, command: Command, result: Result<(), WireError>) {
-        let Command { container: serial, container_id, purpose, reply, .. } = command;
-        let Purpose::Create { pid_file, console } = purpose else { return };
+        let Command {
+            container: serial,
+            container_id,
+            purpose,
+            reply,
+            ..
+        } = command;
+        let Purpose::Create { pid_file, console } = purpose else {
+            return;
+        };
         let outcome = result.and_then(|()| self.adopt(serial, &container_id, &pid_file, console));
         match outcome {
             Ok(pid) => {
-                self.reply_if(reply, serde_json::to_value(Created { pid }).map_err(|error| wire(ErrorKind::Internal, error.to_string())));
-                if let Some(ended) = self.ended_already(pid) {
-                    self.init_ended(serial, ended);
+                self.reply_if(
+                    reply,
+                    serde_json::to_value(Created { pid })
+                        .map_err(|error| wire(ErrorKind::Internal, error.to_string())),
+                );
+                if let Some(stray) = self.ended_already(pid) {
+                    self.init_ended(serial, stray.ended);
                 }
             }
             Err(error) => self.undo_create(serial, reply, error),
@@ -155,10 +238,18 @@ impl Supervisor {
     }
 
     /// The runtime succeeded: the init is our child now.
-    fn adopt(&mut self, serial: u64, id: &str, pid_file: &Path, console: Option<Console>) -> Result<i32, WireError> {
+    fn adopt(
+        &mut self,
+        serial: u64,
+        id: &str,
+        pid_file: &Path,
+        console: Option<Console>,
+    ) -> Result<i32, WireError> {
         let pid = commands::read_pid(pid_file)?;
         if let Some(console) = console {
-            let master = console.receive().map_err(|error| wire(ErrorKind::Runtime, format!("create \"{id}\": {error}")))?;
+            let master = console
+                .receive()
+                .map_err(|error| wire(ErrorKind::Runtime, format!("create \"{id}\": {error}")))?;
             self.watch_output(serial, Source::Stdout, master)
                 .map_err(|error| wire(ErrorKind::Internal, format!("create \"{id}\": {error}")))?;
         }
@@ -179,13 +270,21 @@ impl Supervisor {
     /// Leaves nothing of a failed creation. A runtime that failed by itself has cleaned up; one that was killed, or whose
     /// success is of no use, has not: it is told to delete, and the client hears of the failure after that.
     fn undo_create(&mut self, serial: u64, reply: Option<ReplyTo>, error: WireError) {
-        let Some(container) = self.containers.iter().find(|container| container.serial == serial) else {
+        let Some(container) = self
+            .containers
+            .iter()
+            .find(|container| container.serial == serial)
+        else {
             self.reply_if(reply, Err(error));
             return;
         };
         container.kill_rest();
         let exists = matches!(error.kind, ErrorKind::Runtime) && error.message.contains("exist");
-        let started = if exists { Err(error.clone()) } else { delete_by_force(container) };
+        let started = if exists {
+            Err(error.clone())
+        } else {
+            delete_by_force(container)
+        };
         match started {
             Ok(started) => {
                 let id = container.id.clone();
@@ -199,8 +298,14 @@ impl Supervisor {
     }
 
     pub(super) fn undo_create_ended(&mut self, command: Command) {
-        let Purpose::UndoCreate(error) = command.purpose else { return };
-        if let Some(container) = self.containers.iter().find(|container| container.serial == command.container) {
+        let Purpose::UndoCreate(error) = command.purpose else {
+            return;
+        };
+        if let Some(container) = self
+            .containers
+            .iter()
+            .find(|container| container.serial == command.container)
+        {
             container.kill_rest();
             if let Some(cgroup) = &container.cgroup {
                 // Runtimes leave the cgroup of a container that they have no record of.
@@ -225,7 +330,11 @@ fn delete_by_force(container: &Container) -> Result<commands::Started, WireError
 /// What OCI runtimes accept as an id.
 fn is_id(text: &str) -> bool {
     let character = |c: char| c.is_ascii_alphanumeric() || "_+-.".contains(c);
-    !text.is_empty() && text.len() <= 255 && text != "." && text != ".." && text.chars().all(character)
+    !text.is_empty()
+        && text.len() <= 255
+        && text != "."
+        && text != ".."
+        && text.chars().all(character)
 }
 
 // === impl Console ===
@@ -234,9 +343,14 @@ impl Console {
     fn listen(bundle: &Path) -> sys::Result<Self> {
         let path = bundle.join("console.sock");
         launch::remove(&path)?;
-        let directory = File::open(bundle).call(|| format!("open({bundle:?}, O_RDONLY|O_CLOEXEC)"))?;
+        let directory =
+            File::open(bundle).call(|| format!("open({bundle:?}, O_RDONLY|O_CLOEXEC)"))?;
         let listener = socket::listen(&path, socket::Kind::Stream)?;
-        Ok(Self { listener, path, directory })
+        Ok(Self {
+            listener,
+            path,
+            directory,
+        })
     }
 
     /// The path to give to the runtime; not every runtime can connect to a long one.
@@ -244,16 +358,25 @@ impl Console {
         if self.path.as_os_str().len() <= SUN_PATH_MAX {
             return self.path.clone();
         }
-        format!("/proc/{}/fd/{}/console.sock", std::process::id(), self.directory.as_raw_fd()).into()
+        format!(
+            "/proc/{}/fd/{}/console.sock",
+            std::process::id(),
+            self.directory.as_raw_fd()
+        )
+        .into()
     }
 
     /// The terminal that the runtime sent before it ended.
     fn receive(self) -> Result<OwnedFd, String> {
         let connection = socket::accept(&self.listener).map_err(|error| error.to_string())?;
-        let connection = connection.ok_or("the OCI runtime did not connect to the console socket")?;
+        let connection =
+            connection.ok_or("the OCI runtime did not connect to the console socket")?;
         let mut payload = [0; 4096];
         let got = socket::receive(&connection, &mut payload).map_err(|error| error.to_string())?;
-        got.fds.into_iter().next().ok_or_else(|| "the OCI runtime sent no terminal over the console socket".to_owned())
+        got.fds
+            .into_iter()
+            .next()
+            .ok_or_else(|| "the OCI runtime sent no terminal over the console socket".to_owned())
     }
 }
 

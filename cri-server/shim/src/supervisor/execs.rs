@@ -2,12 +2,14 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use sys::{Pid, process};
+
 use super::commands::{self, Command, Invocation, Log, Purpose};
 use super::connections::ReplyTo;
 use super::{Supervisor, wire};
 use crate::launch;
 use crate::protocol::{ErrorKind, Event, Exec as Request, ExecStarted, WireError};
-use crate::tree::{self, Extent};
+use crate::tree::{self, Tree};
 
 /// How many ended execs are remembered, so that what they left running can still be killed.
 const ENDED_MAX: usize = 64;
@@ -18,20 +20,36 @@ pub(super) struct Exec {
     container_id: String,
     id: String,
     pub(super) pid: i32,
+    /// Its session; that of its process id with most runtimes, that of an intermediate process with crun.
+    session: Option<i32>,
     pub(super) exit: Option<i32>,
 }
 
 impl Exec {
     pub(super) fn exit_event(&self, exit_code: i32) -> Event {
-        Event::ExecExit { container_id: self.container_id.clone(), exec_id: self.id.clone(), exit_code }
+        Event::ExecExit {
+            container_id: self.container_id.clone(),
+            exec_id: self.id.clone(),
+            exit_code,
+        }
     }
 }
 
 impl Supervisor {
     /// The runtime gets the client's descriptors as its stdio and hands them on; it goes to the background and names the
     /// new process in a file.
-    pub(super) fn exec(&mut self, reply: ReplyTo, request: Request, fds: Vec<OwnedFd>) -> Result<(), WireError> {
-        let Request { container_id, exec_id, process_json_path, terminal } = request;
+    pub(super) fn exec(
+        &mut self,
+        reply: ReplyTo,
+        request: Request,
+        fds: Vec<OwnedFd>,
+    ) -> Result<(), WireError> {
+        let Request {
+            container_id,
+            exec_id,
+            process_json_path,
+            terminal,
+        } = request;
         let what = format!("exec \"{exec_id}\" in \"{container_id}\"");
         let invalid = |why: &str| wire(ErrorKind::Invalid, format!("{what}: {why}"));
         let container = self.existing(&container_id)?;
@@ -42,14 +60,21 @@ impl Supervisor {
             return Err(invalid("terminals are not supported yet"));
         }
         if !process_json_path.is_absolute() {
-            return Err(invalid(&format!("{process_json_path:?} is not an absolute path")));
+            return Err(invalid(&format!(
+                "{process_json_path:?} is not an absolute path"
+            )));
         }
         let serial = container.serial;
         if self.knows_exec(serial, &exec_id) {
-            return Err(wire(ErrorKind::AlreadyExists, format!("{what}: the exec exists already")));
+            return Err(wire(
+                ErrorKind::AlreadyExists,
+                format!("{what}: the exec exists already"),
+            ));
         }
         let stdio = stdio(fds).map_err(|error| invalid(&error))?;
-        let (Some(pid_file), Some(log)) = (self.temporary(serial, "pid"), self.temporary(serial, "log")) else {
+        let (Some(pid_file), Some(log)) =
+            (self.temporary(serial, "pid"), self.temporary(serial, "log"))
+        else {
             return Err(invalid("the bundle is gone"));
         };
         let runtime = self.existing(&container_id)?.runtime.clone();
@@ -67,32 +92,62 @@ impl Supervisor {
             ],
             stdio: Some([stdio[0].as_fd(), stdio[1].as_fd(), stdio[2].as_fd()]),
         })?;
-        self.watch(started, (serial, &container_id), Purpose::Exec { exec_id, pid_file }, Some(reply));
+        self.watch(
+            started,
+            (serial, &container_id),
+            Purpose::Exec { exec_id, pid_file },
+            Some(reply),
+        );
         Ok(())
     }
 
     fn knows_exec(&self, container: u64, exec_id: &str) -> bool {
         let running = |command: &Command| {
-            command.container == container && matches!(&command.purpose, Purpose::Exec { exec_id: id, .. } if id == exec_id)
+            command.container == container
+                && matches!(&command.purpose, Purpose::Exec { exec_id: id, .. } if id == exec_id)
         };
-        self.execs.iter().any(|exec| exec.container == container && exec.id == exec_id) || self.commands.iter().any(running)
+        self.execs
+            .iter()
+            .any(|exec| exec.container == container && exec.id == exec_id)
+            || self.commands.iter().any(running)
     }
 
     pub(super) fn exec_ended(&mut self, command: Command, result: Result<(), WireError>) {
-        let Command { container, container_id, purpose, reply, .. } = command;
-        let Purpose::Exec { exec_id, pid_file } = purpose else { return };
+        let Command {
+            container,
+            container_id,
+            purpose,
+            reply,
+            ..
+        } = command;
+        let Purpose::Exec { exec_id, pid_file } = purpose else {
+            return;
+        };
         let pid = result.and_then(|()| commands::read_pid(&pid_file));
         drop(launch::remove(&pid_file));
         let pid = match pid {
             Ok(pid) => pid,
             Err(error) => return self.reply_if(reply, Err(error)),
         };
-        let mut exec = Exec { container, container_id, id: exec_id, pid, exit: None };
-        let ended = self.ended_already(pid);
-        exec.exit = ended.map(sys::process::Exit::code);
+        let stray = self.ended_already(pid);
+        let session = stray
+            .as_ref()
+            .map_or_else(|| own_session(pid), |stray| stray.session);
+        let exec = Exec {
+            container,
+            container_id,
+            id: exec_id,
+            pid,
+            session,
+            exit: stray.map(|stray| stray.ended.code()),
+        };
         let event = exec.exit.map(|code| exec.exit_event(code));
         self.execs.push(exec);
-        self.reply_if(reply, serde_json::to_value(ExecStarted { pid }).map_err(|error| wire(ErrorKind::Internal, error.to_string())));
+        self.reply_if(
+            reply,
+            serde_json::to_value(ExecStarted { pid })
+                .map_err(|error| wire(ErrorKind::Internal, error.to_string())),
+        );
         if let Some(event) = event {
             self.announce(&event);
             self.forget_old_execs();
@@ -106,16 +161,36 @@ impl Supervisor {
             Some(cgroup) => cgroup.processes().unwrap_or_default(),
             None => tree::all_processes(),
         };
-        if let Some(exec) = self.execs.iter().find(|exec| exec.container == serial && exec.id == exec_id) {
-            tree::kill(exec.pid, exec.exit.is_none(), Extent::Session, list);
+        if let Some(exec) = self
+            .execs
+            .iter()
+            .find(|exec| exec.container == serial && exec.id == exec_id)
+        {
+            tree::kill(
+                Tree {
+                    root: exec.pid,
+                    root_alive: exec.exit.is_none(),
+                    session: exec.session,
+                },
+                list,
+            );
             return Ok(());
         }
-        let on_its_way = self.commands.iter().find_map(|command| match &command.purpose {
-            Purpose::Exec { exec_id: id, pid_file } if command.container == serial && id == exec_id => Some((command.pid, pid_file)),
-            _ => None,
-        });
+        let on_its_way = self
+            .commands
+            .iter()
+            .find_map(|command| match &command.purpose {
+                Purpose::Exec {
+                    exec_id: id,
+                    pid_file,
+                } if command.container == serial && id == exec_id => Some((command.pid, pid_file)),
+                _ => None,
+            });
         let Some((pid, pid_file)) = on_its_way else {
-            return Err(wire(ErrorKind::NotFound, format!("exec \"{exec_id}\" in \"{container_id}\" does not exist")));
+            return Err(wire(
+                ErrorKind::NotFound,
+                format!("exec \"{exec_id}\" in \"{container_id}\" does not exist"),
+            ));
         };
         kill_unfinished(pid, pid_file, list);
         Ok(())
@@ -123,7 +198,11 @@ impl Supervisor {
 
     /// Running execs of a container, for the status.
     pub(super) fn running_execs(&self, container: u64) -> Vec<String> {
-        self.execs.iter().filter(|exec| exec.container == container && exec.exit.is_none()).map(|exec| exec.id.clone()).collect()
+        self.execs
+            .iter()
+            .filter(|exec| exec.container == container && exec.exit.is_none())
+            .map(|exec| exec.id.clone())
+            .collect()
     }
 
     /// Probes run for weeks: only the last ended ones are kept.
@@ -138,11 +217,31 @@ impl Supervisor {
     }
 }
 
+/// The session of a process, unless it is our own: a runtime that makes none for its execs leaves them in ours.
+pub(super) fn own_session(pid: i32) -> Option<i32> {
+    let session = |pid| process::stat(pid).ok().map(|stat| stat.session);
+    session(Pid::from_raw(pid)).filter(|found| Some(*found) != session(Pid::this()))
+}
+
 /// Kills a runtime that is still starting an exec, and the process that it may have made already.
 fn kill_unfinished(runtime: i32, pid_file: &Path, list: impl Fn() -> Vec<i32>) {
-    tree::kill(runtime, true, Extent::Descendants, tree::all_processes);
+    tree::kill(
+        Tree {
+            root: runtime,
+            root_alive: true,
+            session: None,
+        },
+        tree::all_processes,
+    );
     if let Ok(pid) = commands::read_pid(pid_file) {
-        tree::kill(pid, true, Extent::Session, list);
+        tree::kill(
+            Tree {
+                root: pid,
+                root_alive: true,
+                session: own_session(pid),
+            },
+            list,
+        );
     }
 }
 
@@ -151,8 +250,11 @@ fn stdio(fds: Vec<OwnedFd>) -> Result<[OwnedFd; 3], String> {
     let count = fds.len();
     let mut fds = fds;
     if count == 2 {
-        let null = std::fs::File::open("/dev/null").map_err(|error| format!("open(\"/dev/null\"): {error}"))?;
+        let null = std::fs::File::open("/dev/null")
+            .map_err(|error| format!("open(\"/dev/null\"): {error}"))?;
         fds.insert(0, null.into());
     }
-    fds.try_into().map_err(|_| format!("{count} descriptors came with the request, not [stdin,] stdout, stderr"))
+    fds.try_into().map_err(|_| {
+        format!("{count} descriptors came with the request, not [stdin,] stdout, stderr")
+    })
 }

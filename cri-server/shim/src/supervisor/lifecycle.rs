@@ -18,7 +18,10 @@ impl Supervisor {
     pub(super) fn start(&mut self, reply: ReplyTo, id: &str) -> Result<(), WireError> {
         let container = self.existing(id)?;
         if container.phase == Phase::Creating || container.starting {
-            return Err(wire(ErrorKind::Invalid, format!("start \"{id}\": another operation is on its way")));
+            return Err(wire(
+                ErrorKind::Invalid,
+                format!("start \"{id}\": another operation is on its way"),
+            ));
         }
         // Anything else that is wrong the runtime says best.
         let serial = container.serial;
@@ -48,13 +51,25 @@ impl Supervisor {
         self.settle(command.container, std::time::Instant::now());
     }
 
-    pub(super) fn signal(&mut self, reply: ReplyTo, id: &str, signal: i32, all: bool) -> Result<(), WireError> {
+    pub(super) fn signal(
+        &mut self,
+        reply: ReplyTo,
+        id: &str,
+        signal: i32,
+        all: bool,
+    ) -> Result<(), WireError> {
         if !(1..=SIGNAL_MAX).contains(&signal) {
-            return Err(wire(ErrorKind::Invalid, format!("signal \"{id}\": {signal} is no signal")));
+            return Err(wire(
+                ErrorKind::Invalid,
+                format!("signal \"{id}\": {signal} is no signal"),
+            ));
         }
         let container = self.existing(id)?;
         if container.phase == Phase::Creating {
-            return Err(wire(ErrorKind::Invalid, format!("signal \"{id}\": it is being created")));
+            return Err(wire(
+                ErrorKind::Invalid,
+                format!("signal \"{id}\": it is being created"),
+            ));
         }
         if all && container.cgroup.is_none() {
             // No cgroup that is surely its own: the runtime may know better.
@@ -62,32 +77,63 @@ impl Supervisor {
             let arguments = vec!["--all".into(), id.into(), signal.to_string().into()];
             return self.run_verb(serial, "kill", arguments, Purpose::Kill, Some(reply));
         }
-        let delivered = if all { signal_all(container, signal)? } else { signal_init(container, signal)? };
+        let delivered = if all {
+            signal_all(container, signal)?
+        } else {
+            signal_init(container, signal)?
+        };
         self.answer(reply, &Signalled { delivered });
         Ok(())
     }
 
-    pub(super) fn delete(&mut self, reply: ReplyTo, id: &str, force: bool) -> Result<(), WireError> {
+    pub(super) fn delete(
+        &mut self,
+        reply: ReplyTo,
+        id: &str,
+        force: bool,
+    ) -> Result<(), WireError> {
         let Some(container) = self.container(id) else {
             self.reply(reply, Ok(serde_json::json!({})));
             return Ok(());
         };
         if container.phase == Phase::Creating {
-            return Err(wire(ErrorKind::Invalid, format!("delete \"{id}\": it is being created")));
+            return Err(wire(
+                ErrorKind::Invalid,
+                format!("delete \"{id}\": it is being created"),
+            ));
         }
         let serial = container.serial;
         self.run_delete(serial, force, Some(reply))
     }
 
-    pub(super) fn run_delete(&mut self, serial: u64, force: bool, reply: Option<ReplyTo>) -> Result<(), WireError> {
-        let arguments = if force { vec!["--force".into()] } else { Vec::new() };
-        self.run_verb(serial, "delete", arguments, Purpose::Delete { force }, reply)
+    pub(super) fn run_delete(
+        &mut self,
+        serial: u64,
+        force: bool,
+        reply: Option<ReplyTo>,
+    ) -> Result<(), WireError> {
+        let arguments = if force {
+            vec!["--force".into()]
+        } else {
+            Vec::new()
+        };
+        self.run_verb(
+            serial,
+            "delete",
+            arguments,
+            Purpose::Delete { force },
+            reply,
+        )
     }
 
     pub(super) fn delete_ended(&mut self, command: &Command, result: Result<(), WireError>) {
-        let Purpose::Delete { force } = command.purpose else { return };
+        let Purpose::Delete { force } = command.purpose else {
+            return;
+        };
         // Another deletion was faster, or somebody used the runtime behind our back.
-        let gone = |error: &WireError| error.kind == ErrorKind::Runtime && error.message.contains("does not exist");
+        let gone = |error: &WireError| {
+            error.kind == ErrorKind::Runtime && error.message.contains("does not exist")
+        };
         match result {
             Err(error) if !gone(&error) => {
                 self.reply_if(command.reply, Err(error));
@@ -110,31 +156,65 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn update(&mut self, reply: ReplyTo, id: &str, resources: &Path) -> Result<(), WireError> {
+    pub(super) fn update(
+        &mut self,
+        reply: ReplyTo,
+        id: &str,
+        resources: &Path,
+    ) -> Result<(), WireError> {
         let container = self.existing(id)?;
         if !container.lives() {
-            return Err(wire(ErrorKind::Invalid, format!("update \"{id}\": it does not run")));
+            return Err(wire(
+                ErrorKind::Invalid,
+                format!("update \"{id}\": it does not run"),
+            ));
         }
         if !resources.is_absolute() {
-            return Err(wire(ErrorKind::Invalid, format!("update \"{id}\": {resources:?} is not an absolute path")));
+            return Err(wire(
+                ErrorKind::Invalid,
+                format!("update \"{id}\": {resources:?} is not an absolute path"),
+            ));
         }
         let serial = container.serial;
-        self.run_verb(serial, "update", vec!["--resources".into(), resources.into()], Purpose::Update, Some(reply))
+        self.run_verb(
+            serial,
+            "update",
+            vec!["--resources".into(), resources.into()],
+            Purpose::Update,
+            Some(reply),
+        )
     }
 
     pub(super) fn reopen_log(&mut self, reply: ReplyTo, id: &str) -> Result<(), WireError> {
         self.existing(id)?;
-        let Some(container) = self.containers.iter_mut().find(|container| container.id == id) else { return Ok(()) };
+        let Some(container) = self
+            .containers
+            .iter_mut()
+            .find(|container| container.id == id)
+        else {
+            return Ok(());
+        };
         if let Phase::Exited(_) = container.phase {
-            return Err(wire(ErrorKind::Invalid, format!("reopen_log \"{id}\": the container has exited")));
+            return Err(wire(
+                ErrorKind::Invalid,
+                format!("reopen_log \"{id}\": the container has exited"),
+            ));
         }
-        container.log.reopen().map_err(|error| wire(ErrorKind::Internal, format!("reopen_log \"{id}\": {error}")))?;
+        container
+            .log
+            .reopen()
+            .map_err(|error| wire(ErrorKind::Internal, format!("reopen_log \"{id}\": {error}")))?;
         self.reply(reply, Ok(serde_json::json!({})));
         Ok(())
     }
 
     pub(super) fn existing(&self, id: &str) -> Result<&Container, WireError> {
-        self.container(id).ok_or_else(|| wire(ErrorKind::NotFound, format!("container \"{id}\" does not exist")))
+        self.container(id).ok_or_else(|| {
+            wire(
+                ErrorKind::NotFound,
+                format!("container \"{id}\" does not exist"),
+            )
+        })
     }
 
     /// Runs a runtime command about a container; its id comes last.
@@ -147,12 +227,20 @@ impl Supervisor {
         reply: Option<ReplyTo>,
     ) -> Result<(), WireError> {
         let log = self.temporary_log(serial);
-        let Some(container) = self.by_serial(serial) else { return Ok(()) };
+        let Some(container) = self.by_serial(serial) else {
+            return Ok(());
+        };
         let id = container.id.clone();
         if !matches!(purpose, Purpose::Kill) {
             arguments.push(id.clone().into());
         }
-        let started = commands::start(Invocation { runtime: &container.runtime, verb, log, arguments, stdio: None })?;
+        let started = commands::start(Invocation {
+            runtime: &container.runtime,
+            verb,
+            log,
+            arguments,
+            stdio: None,
+        })?;
         self.watch(started, (serial, &id), purpose, reply);
         Ok(())
     }
@@ -169,7 +257,11 @@ impl Supervisor {
     pub(super) fn temporary(&mut self, serial: u64, extension: &str) -> Option<PathBuf> {
         let number = self.serial();
         let container = self.by_serial(serial)?;
-        container.bundle.is_dir().then(|| container.bundle.join(format!("runtime-{number}.{extension}")))
+        container.bundle.is_dir().then(|| {
+            container
+                .bundle
+                .join(format!("runtime-{number}.{extension}"))
+        })
     }
 }
 
@@ -178,18 +270,34 @@ pub(super) fn signal_init(container: &Container, signal: i32) -> Result<bool, Wi
     if !container.lives() {
         return Ok(false);
     }
-    deliver(container.pid, signal).map_err(|error| wire(ErrorKind::Internal, format!("signal \"{}\": {error}", container.id)))
+    deliver(container.pid, signal).map_err(|error| {
+        wire(
+            ErrorKind::Internal,
+            format!("signal \"{}\": {error}", container.id),
+        )
+    })
 }
 
 fn signal_all(container: &Container, signal: i32) -> Result<bool, WireError> {
-    let internal = |text: String| wire(ErrorKind::Internal, format!("signal \"{}\": {text}", container.id));
-    let Some(cgroup) = &container.cgroup else { return Ok(false) };
-    let processes = cgroup.processes().map_err(|error| internal(error.to_string()))?;
+    let internal = |text: String| {
+        wire(
+            ErrorKind::Internal,
+            format!("signal \"{}\": {text}", container.id),
+        )
+    };
+    let Some(cgroup) = &container.cgroup else {
+        return Ok(false);
+    };
+    let processes = cgroup
+        .processes()
+        .map_err(|error| internal(error.to_string()))?;
     if processes.is_empty() {
         return Ok(false);
     }
     if signal == SIGKILL {
-        cgroup.kill_all().map_err(|error| internal(error.to_string()))?;
+        cgroup
+            .kill_all()
+            .map_err(|error| internal(error.to_string()))?;
         return Ok(true);
     }
     let mut delivered = false;

@@ -23,13 +23,26 @@ impl Supervisor {
                 Ok(())
             }
             Op::Start { container_id } => self.start(reply, &container_id),
-            Op::Signal { container_id, signal, all } => self.signal(reply, &container_id, signal, all),
-            Op::Delete { container_id, force } => self.delete(reply, &container_id, force),
+            Op::Signal {
+                container_id,
+                signal,
+                all,
+            } => self.signal(reply, &container_id, signal, all),
+            Op::Delete {
+                container_id,
+                force,
+            } => self.delete(reply, &container_id, force),
             Op::Exec(exec) => self.exec(reply, exec, fds),
-            Op::KillExec { container_id, exec_id } => {
-                self.kill_exec(&container_id, &exec_id).map(|()| self.reply(reply, Ok(serde_json::json!({}))))
-            }
-            Op::Update { container_id, resources_path } => self.update(reply, &container_id, &resources_path),
+            Op::KillExec {
+                container_id,
+                exec_id,
+            } => self
+                .kill_exec(&container_id, &exec_id)
+                .map(|()| self.reply(reply, Ok(serde_json::json!({})))),
+            Op::Update {
+                container_id,
+                resources_path,
+            } => self.update(reply, &container_id, &resources_path),
             Op::ReopenLog { container_id } => self.reopen_log(reply, &container_id),
             Op::Status {} => {
                 let status = self.status();
@@ -41,9 +54,10 @@ impl Supervisor {
                 self.reply(reply, Ok(serde_json::json!({})));
                 Ok(())
             }
-            Op::Attach { container_id } => {
-                Err(wire(ErrorKind::Invalid, format!("attach \"{container_id}\": not supported")))
-            }
+            Op::Attach { container_id } => Err(wire(
+                ErrorKind::Invalid,
+                format!("attach \"{container_id}\": not supported"),
+            )),
             Op::Shutdown { force } => {
                 self.shut_down(Some(reply), force);
                 Ok(())
@@ -55,15 +69,26 @@ impl Supervisor {
     }
 
     fn refusal(&self, op: &Op) -> Option<crate::protocol::WireError> {
-        let harmless = matches!(op, Op::Hello { .. } | Op::Status {} | Op::Subscribe {} | Op::Signal { .. } | Op::KillExec { .. });
+        let harmless = matches!(
+            op,
+            Op::Hello { .. }
+                | Op::Status {}
+                | Op::Subscribe {}
+                | Op::Signal { .. }
+                | Op::KillExec { .. }
+        );
         if harmless {
             return None;
         }
         if self.closing.is_some() {
             return Some(wire(ErrorKind::Invalid, "the shim is shutting down"));
         }
-        (self.commands.len() >= COMMANDS_MAX)
-            .then(|| wire(ErrorKind::Internal, format!("{COMMANDS_MAX} operations are on their way already")))
+        (self.commands.len() >= COMMANDS_MAX).then(|| {
+            wire(
+                ErrorKind::Internal,
+                format!("{COMMANDS_MAX} operations are on their way already"),
+            )
+        })
     }
 
     fn hello(&mut self, reply: ReplyTo, version: u32) -> Result<(), crate::protocol::WireError> {
@@ -72,20 +97,32 @@ impl Supervisor {
         }
         // A newer client decides for itself whether it can live with ours.
         let pid = i32::try_from(std::process::id()).unwrap_or(0);
-        self.answer(reply, &Hello { version: VERSION, pid, pod_id: self.options.pod_id.clone() });
+        self.answer(
+            reply,
+            &Hello {
+                version: VERSION,
+                pid,
+                pod_id: self.options.pod_id.clone(),
+            },
+        );
         Ok(())
     }
 
     fn status(&self) -> Status {
         Status {
-            containers: self.containers.iter().map(|container| container.status(self.running_execs(container.serial))).collect(),
+            containers: self
+                .containers
+                .iter()
+                .map(|container| container.status(self.running_execs(container.serial)))
+                .collect(),
             pod_init_alive: self.pod.has_init.then_some(self.pod.init.is_some()),
             pod_init_pid: self.pod.init,
         }
     }
 
     pub(super) fn answer(&mut self, reply: ReplyTo, answer: &impl Serialize) {
-        let value = serde_json::to_value(answer).map_err(|error| wire(ErrorKind::Internal, error.to_string()));
+        let value = serde_json::to_value(answer)
+            .map_err(|error| wire(ErrorKind::Internal, error.to_string()));
         self.reply(reply, value);
     }
 }

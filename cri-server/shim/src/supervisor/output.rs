@@ -4,9 +4,9 @@
 //! never block us. A pipe's writing end is the container's, which keeps its usual blocking behaviour.
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::{Supervisor, Token};
 use super::commands::keep_tail;
 use super::containers::{Container, Phase};
+use super::{Supervisor, Token};
 use crate::log::{LineSplitter, Source};
 
 /// Reads in one go after the init ended; a grandchild that writes without end must not hold up the others.
@@ -37,7 +37,12 @@ impl Container {
 
 impl Supervisor {
     /// Reads `fd` as this output of the container from now on.
-    pub(super) fn watch_output(&mut self, serial: u64, source: Source, fd: OwnedFd) -> sys::Result<()> {
+    pub(super) fn watch_output(
+        &mut self,
+        serial: u64,
+        source: Source,
+        fd: OwnedFd,
+    ) -> sys::Result<()> {
         let token = match source {
             Source::Stdout => Token::Stdout(serial),
             Source::Stderr => Token::Stderr(serial),
@@ -60,7 +65,13 @@ impl Supervisor {
 
     /// Logs one read; false at the end of the output.
     fn read_once(&mut self, serial: u64, source: Source) -> bool {
-        let Some(container) = self.containers.iter_mut().find(|container| container.serial == serial) else { return false };
+        let Some(container) = self
+            .containers
+            .iter_mut()
+            .find(|container| container.serial == serial)
+        else {
+            return false;
+        };
         let creating = container.phase == Phase::Creating;
         let output = match source {
             Source::Stdout => &mut container.stdout,
@@ -70,7 +81,8 @@ impl Supervisor {
         match sys::fd::read(fd, &mut self.buffer) {
             Ok(count) if count > 0 => {
                 let data = &self.buffer[..count];
-                self.batch.log(&mut container.log, source, &mut output.splitter, data);
+                self.batch
+                    .log(&mut container.log, source, &mut output.splitter, data);
                 if creating {
                     keep_tail(&mut container.early, data);
                 }
@@ -80,7 +92,8 @@ impl Supervisor {
             _ => {
                 drop(self.epoll.remove(fd));
                 output.fd = None;
-                self.batch.finish(&mut container.log, source, &mut output.splitter);
+                self.batch
+                    .finish(&mut container.log, source, &mut output.splitter);
                 false
             }
         }
@@ -90,9 +103,14 @@ impl Supervisor {
     pub(super) fn drain(&mut self, serial: u64) {
         for source in [Source::Stdout, Source::Stderr] {
             for _ in 0..DRAIN_READS {
-                let Some(container) = self.by_serial(serial) else { return };
-                let Some(fd) = &container.output(source).fd else { break };
-                let ready = sys::fd::wait_readable(&[fd.as_fd()], 0).is_ok_and(|ready| ready == [true]);
+                let Some(container) = self.by_serial(serial) else {
+                    return;
+                };
+                let Some(fd) = &container.output(source).fd else {
+                    break;
+                };
+                let ready =
+                    sys::fd::wait_readable(&[fd.as_fd()], 0).is_ok_and(|ready| ready == [true]);
                 if !ready || !self.read_once(serial, source) {
                     break;
                 }
@@ -102,15 +120,35 @@ impl Supervisor {
 
     /// Logs unterminated lines: the exit is about to be told.
     pub(super) fn flush_output(&mut self, serial: u64) {
-        let Some(container) = self.containers.iter_mut().find(|container| container.serial == serial) else { return };
-        self.batch.finish(&mut container.log, Source::Stdout, &mut container.stdout.splitter);
-        self.batch.finish(&mut container.log, Source::Stderr, &mut container.stderr.splitter);
+        let Some(container) = self
+            .containers
+            .iter_mut()
+            .find(|container| container.serial == serial)
+        else {
+            return;
+        };
+        self.batch.finish(
+            &mut container.log,
+            Source::Stdout,
+            &mut container.stdout.splitter,
+        );
+        self.batch.finish(
+            &mut container.log,
+            Source::Stderr,
+            &mut container.stderr.splitter,
+        );
     }
 
     /// Stops reading.
     pub(super) fn close_output(&mut self, serial: u64) {
         self.flush_output(serial);
-        let Some(container) = self.containers.iter_mut().find(|container| container.serial == serial) else { return };
+        let Some(container) = self
+            .containers
+            .iter_mut()
+            .find(|container| container.serial == serial)
+        else {
+            return;
+        };
         for output in [&mut container.stdout, &mut container.stderr] {
             if let Some(fd) = output.fd.take() {
                 // It was added by `watch_output`.

@@ -12,9 +12,16 @@ const SIGKILL: i32 = 9;
 impl Supervisor {
     /// Begins to end. Without `force`, containers that run refuse it; exited ones are deleted.
     pub(super) fn shut_down(&mut self, reply: Option<ReplyTo>, force: bool) {
-        let running: Vec<&str> =
-            self.containers.iter().filter(|container| !matches!(container.phase, Phase::Exited(_))).map(|c| c.id.as_str()).collect();
-        let creating = self.containers.iter().any(|container| container.phase == Phase::Creating);
+        let running: Vec<&str> = self
+            .containers
+            .iter()
+            .filter(|container| !matches!(container.phase, Phase::Exited(_)))
+            .map(|c| c.id.as_str())
+            .collect();
+        let creating = self
+            .containers
+            .iter()
+            .any(|container| container.phase == Phase::Creating);
         if creating || (!running.is_empty() && !force) {
             let message = format!("shutdown: containers run: {}", running.join(", "));
             return self.reply_if(reply, Err(wire(ErrorKind::Invalid, message)));
@@ -25,7 +32,11 @@ impl Supervisor {
             // An init that ended by itself in the meantime is what we want.
             drop(signal_init(container, SIGKILL));
         }
-        let serials: Vec<u64> = self.containers.iter().map(|container| container.serial).collect();
+        let serials: Vec<u64> = self
+            .containers
+            .iter()
+            .map(|container| container.serial)
+            .collect();
         for serial in serials {
             if let Err(error) = self.run_delete(serial, true, None) {
                 return self.fail_shutdown(error.message);
@@ -42,7 +53,10 @@ impl Supervisor {
         let reply = self.closing.take().and_then(|closing| closing.reply);
         let answer = self.remove_everything().map(|()| serde_json::json!({}));
         self.done = true;
-        self.reply_if(reply, answer.map_err(|error| wire(ErrorKind::Internal, format!("shutdown: {error}"))));
+        self.reply_if(
+            reply,
+            answer.map_err(|error| wire(ErrorKind::Internal, format!("shutdown: {error}"))),
+        );
     }
 
     /// A container could not be deleted: the shim stays, so that someone can try again.
@@ -54,7 +68,10 @@ impl Supervisor {
 
     fn fail_shutdown(&mut self, why: String) {
         if let Some(Closing { reply }) = self.closing.take() {
-            self.reply_if(reply, Err(wire(ErrorKind::Runtime, format!("shutdown: {why}"))));
+            self.reply_if(
+                reply,
+                Err(wire(ErrorKind::Runtime, format!("shutdown: {why}"))),
+            );
         }
     }
 
