@@ -66,11 +66,11 @@ pub struct Flags {
     pub cgroup_root: Option<String>,
 
     /// How much to log
-    #[arg(long, value_enum, default_value = "info")]
+    #[arg(long, value_enum, value_name = "LEVEL", default_value = "info")]
     pub log_level: LogLevel,
 
     /// How to log, to standard error
-    #[arg(long, value_enum, default_value = "text")]
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
 }
 

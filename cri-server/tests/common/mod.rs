@@ -1,6 +1,8 @@
 //! A daemon of its own for each test: private directories, a socket, and an end that leaves nothing.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub(crate) mod image;
+
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
