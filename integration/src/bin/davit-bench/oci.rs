@@ -159,7 +159,13 @@ fn title(cgroups: Cgroups, pause: Duration) -> String {
 fn as_ratios(times: &[Times]) -> Vec<Value> {
     let with_ratio = |one: &Times| {
         let mut value = one.as_json();
-        value["ratio"] = json!(times.first().map(|first| contest::ratio(one, first)));
+        for (name, percent) in [("ratio", 50), ("best_ratio", 0)] {
+            value[name] = json!(
+                times
+                    .first()
+                    .map(|first| contest::ratio(one, first, percent))
+            );
+        }
         value
     };
     times.iter().map(with_ratio).collect()
