@@ -99,6 +99,12 @@ impl Cache {
         self.dir.join(format!("{network}-{container_id}-{ifname}"))
     }
 
+    /// The name of an entry before it has its own. A leading dot is no attachment's name; two runtimes never attach the
+    /// same one at once.
+    fn fresh(&self, network: &str, container_id: &str, ifname: &str) -> PathBuf {
+        self.dir.join(format!(".{network}-{container_id}-{ifname}"))
+    }
+
     /// Remembers an attachment, by a new file in the old one's place.
     pub(crate) fn put(
         &self,
@@ -131,13 +137,7 @@ impl Cache {
             .create(&self.dir)
             .map_err(Error::io("make directory", &self.dir))?;
         let path = self.path(network.name(), &a.container_id, &a.ifname);
-        // A leading dot is no attachment's name; two runtimes never attach the same one at once.
-        let fresh = self.dir.join(format!(
-            ".{}-{}-{}",
-            network.name(),
-            a.container_id,
-            a.ifname
-        ));
+        let fresh = self.fresh(network.name(), &a.container_id, &a.ifname);
         let written = fs::OpenOptions::new()
             .write(true)
             .create(true)
@@ -171,6 +171,8 @@ impl Cache {
         container_id: &str,
         ifname: &str,
     ) -> Result<(), Error> {
+        // Left by a crash in the middle of writing, if at all.
+        fs::remove_file(self.fresh(network, container_id, ifname)).ok();
         let path = self.path(network, container_id, ifname);
         match fs::remove_file(&path) {
             Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::io("remove", &path)(e)),

@@ -9,15 +9,6 @@ use cni::{Attachment, BuiltinOptions, Error, NetworkList};
 use netlink::Rtnl;
 use serde_json::json;
 use support::*;
-use sys::netns::NetNs;
-
-/// Runs in a pod's namespace.
-fn inside<T: Send>(pod: &Attachment, f: impl FnOnce() -> T + Send) -> T {
-    NetNs::open(pod.netns.as_deref().unwrap())
-        .unwrap()
-        .run(f)
-        .unwrap()
-}
 
 fn ping(address: std::net::Ipv4Addr) -> bool {
     Command::new("ping")
@@ -201,32 +192,6 @@ fn a_network_that_changed_its_subnet_takes_its_masquerade_along() {
 }
 
 #[test]
-fn two_networks_of_one_subnet_are_refused_by_name_and_nothing_is_left() {
-    if !is_root() {
-        return;
-    }
-    let world = World::new();
-    let first = world.network("twin-a", "10.201.6.0/24", json!({}));
-    world
-        .host
-        .run(|| world.executor().add(&first, &world.attachment("a")))
-        .unwrap();
-    let second = world.network("twin-b", "10.201.6.128/25", json!({}));
-    let pod = world.attachment("b");
-    let error = world
-        .host
-        .run(|| world.executor().add(&second, &pod))
-        .unwrap_err()
-        .to_string();
-    let expected = "plugin \"bridge\" ADD: network \"twin-b\": its subnet 10.201.6.128/25 overlaps with 10.201.6.0/24 of network \"twin-a\"";
-    assert!(error.starts_with(expected), "{error}");
-    assert!(
-        !world.path("ipam/twin-b/10.201.6.130").exists(),
-        "the address was given back"
-    );
-}
-
-#[test]
 fn hairpin_mtu_hardware_address_and_requested_ip_are_as_asked() {
     if !is_root() {
         return;
@@ -367,168 +332,6 @@ fn twenty_adds_at_once_give_twenty_addresses() {
     );
 }
 
-/// The first IPv4 address of a link of the calling thread's namespace.
-fn first_address(link: &str) -> std::net::Ipv4Addr {
-    let mut rtnl = Rtnl::open().unwrap();
-    let link = rtnl.link_by_name(link).unwrap().unwrap();
-    let addresses = rtnl.addresses(&link).unwrap();
-    addresses
-        .iter()
-        .find_map(|a| match a.net.addr() {
-            std::net::IpAddr::V4(v4) => Some(v4),
-            std::net::IpAddr::V6(_) => None,
-        })
-        .unwrap()
-}
-
-#[test]
-fn an_exhausted_range_says_so_and_a_released_address_is_given_again() {
-    if !is_root() {
-        return;
-    }
-    let world = World::new();
-    let network = world.network("tiny", "10.201.10.0/29", json!({}));
-    let pods: Vec<Attachment> = (0..6)
-        .map(|n| world.attachment(&format!("pod-{n}")))
-        .collect();
-    for pod in &pods[..5] {
-        world
-            .host
-            .run(|| world.executor().add(&network, pod))
-            .unwrap();
-    }
-    let error = world
-        .host
-        .run(|| world.executor().add(&network, &pods[5]))
-        .unwrap_err();
-    let expected = "plugin \"bridge\" ADD: no address left in 10.201.10.1-10.201.10.6: all 5 are reserved under";
-    assert!(error.to_string().starts_with(expected), "{error}");
-    assert_eq!(
-        inside(&pods[5], || Rtnl::open()
-            .unwrap()
-            .link_by_name("eth0")
-            .unwrap()),
-        None
-    );
-    world
-        .host
-        .run(|| world.executor().del(&network, &pods[2]))
-        .unwrap();
-    let result = world
-        .host
-        .run(|| world.executor().add(&network, &pods[5]))
-        .unwrap();
-    assert_eq!(address(&result).to_string(), "10.201.10.4");
-}
-
-#[test]
-fn an_add_that_fails_late_leaves_nothing_of_the_container() {
-    if !is_root() {
-        return;
-    }
-    let world = World::new();
-    // The last step, a route whose gateway is on no link, is what fails.
-    let ipam = json!({"type": "host-local", "dataDir": world.path("ipam"), "subnet": "10.201.11.0/24", "routes": [{"dst": "1.0.0.0/8", "gw": "203.0.113.1"}]});
-    let network = world.network("late", "10.201.11.0/24", json!({ "ipam": ipam }));
-    let pod = world.attachment("pod");
-    let error = world
-        .host
-        .run(|| world.executor().add(&network, &pod))
-        .unwrap_err()
-        .to_string();
-    assert!(error.starts_with("plugin \"bridge\" ADD: link \"eth0\": RTM_NEWROUTE(1.0.0.0/8 via 203.0.113.1): network is unreachable (ENETUNREACH)"), "{error}");
-    let left = world.inventory();
-    assert!(!left.iter().any(|l| l.starts_with("link veth")), "{left:?}");
-    assert!(!left.iter().any(|l| l.contains("/ipam/")), "{left:?}");
-    world
-        .host
-        .run(|| world.executor().del(&network, &pod))
-        .unwrap();
-}
-
-#[test]
-fn a_second_add_of_the_same_interface_is_refused_and_harms_nothing() {
-    if !is_root() {
-        return;
-    }
-    let world = World::new();
-    let network = world.network("again", "10.201.12.0/24", json!({}));
-    let pod = world.attachment("pod");
-    let result = world
-        .host
-        .run(|| world.executor().add(&network, &pod))
-        .unwrap();
-    let error = world
-        .host
-        .run(|| world.executor().add(&network, &pod))
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error
-            .contains("10.201.12.2 has been allocated to pod, duplicate allocation is not allowed"),
-        "{error}"
-    );
-    // Another container in the same namespace: the name is taken, and the address goes back.
-    let intruder = Attachment {
-        container_id: "intruder".to_owned(),
-        ..pod.clone()
-    };
-    let error = world
-        .host
-        .run(|| world.executor().add(&network, &intruder))
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("RTM_NEWLINK(kind=veth, peer=\"eth0\"")
-            && error.contains("file exists (EEXIST)"),
-        "{error}"
-    );
-    assert!(!world.path("ipam/again/10.201.12.3").exists());
-    let echo = inside(&pod, || Echo::listen(address(&result)));
-    assert_eq!(world.host.run(|| seen_from(echo.address)), "10.201.12.1");
-}
-
-#[test]
-fn del_succeeds_again_and_again_and_after_the_namespace_is_gone() {
-    if !is_root() {
-        return;
-    }
-    let world = World::new();
-    let network = world.network("gone", "10.201.13.0/24", json!({}));
-    let pod = world.attachment("pod");
-    world
-        .host
-        .run(|| world.executor().add(&network, &pod))
-        .unwrap();
-    for _ in 0..2 {
-        world
-            .host
-            .run(|| world.executor().del(&network, &pod))
-            .unwrap();
-    }
-    let dead = Namespace::new("dead");
-    let pod = Attachment::new("dead").in_netns(&dead.path);
-    world
-        .host
-        .run(|| world.executor().add(&network, &pod))
-        .unwrap();
-    dead.destroy();
-    world
-        .host
-        .run(|| world.executor().del(&network, &pod))
-        .unwrap();
-    assert!(
-        !world.inventory().iter().any(|l| l.contains("/ipam/")),
-        "{:?}",
-        world.inventory()
-    );
-    // Never added at all.
-    world
-        .host
-        .run(|| world.executor().del(&network, &Attachment::new("never")))
-        .unwrap();
-}
-
 /// The runtime says that it destroys the namespace: DEL frees the address and waits for nothing.
 #[test]
 fn a_dying_namespace_loses_its_address_at_once_and_its_link_with_its_end() {
@@ -639,209 +442,32 @@ fn the_builtin_network_needs_no_configuration_and_is_found_again_for_del() {
     );
 }
 
+/// A pod that calls a service and is itself what stands behind it: the frame goes back out of the port it came from.
 #[test]
-fn a_link_that_is_no_bridge_and_a_bridge_of_another_subnet_are_refused() {
+fn a_pod_reaches_itself_through_a_translated_address() {
     if !is_root() {
         return;
     }
     let world = World::new();
-    world
-        .host
-        .run(|| ip(&["link", "add", "br-taken", "type", "ifb"]));
-    let network = world.network("taken", "10.201.15.0/24", json!({}));
-    let error = world
-        .host
-        .run(|| world.executor().add(&network, &world.attachment("a")))
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("link \"br-taken\" is there already and is not a bridge but ifb"),
-        "{error}"
-    );
-
-    world
-        .host
-        .run(|| ip(&["link", "add", "br-other", "type", "bridge"]));
-    world
-        .host
-        .run(|| ip(&["addr", "add", "10.201.99.1/24", "dev", "br-other"]));
-    let network = world.network("other", "10.201.16.0/24", json!({}));
-    let pod = world.attachment("b");
-    let error = world
-        .host
-        .run(|| world.executor().add(&network, &pod))
-        .unwrap_err()
-        .to_string();
-    assert!(error.contains("bridge \"br-other\" has the address 10.201.99.1/24, and the network's gateway is 10.201.16.1/24; hint:"), "{error}");
-    world
-        .host
-        .run(|| world.executor().del(&network, &pod))
-        .unwrap();
-    let forced = world.network("other", "10.201.16.0/24", json!({"forceAddress": true}));
-    world
-        .host
-        .run(|| world.executor().add(&forced, &pod))
-        .unwrap();
-    assert_eq!(
-        world.host.run(|| first_address("br-other")).to_string(),
-        "10.201.16.1"
-    );
-}
-
-#[test]
-fn what_this_bridge_does_not_do_is_an_error_with_the_field_and_its_value() {
-    if !is_root() {
-        return;
-    }
-    let world = World::new();
-    let v6 = json!({"type": "host-local", "dataDir": world.path("ipam"), "subnet": "fd00::/64"});
-    let table = [
-        (json!({"vlan": 100}), 2, "unsupported field \"vlan\": 100"),
-        (
-            json!({"vlanTrunk": [{"id": 5}]}),
-            2,
-            "unsupported field \"vlanTrunk\": [{\"id\":5}]",
-        ),
-        (
-            json!({"macspoofchk": true}),
-            2,
-            "unsupported field \"macspoofchk\": true",
-        ),
-        (
-            json!({"disableContainerInterface": true}),
-            2,
-            "unsupported field \"disableContainerInterface\": true",
-        ),
-        (
-            json!({"ipMasqBackend": "iptables"}),
-            2,
-            "unsupported field \"ipMasqBackend\": iptables",
-        ),
-        (
-            json!({"promiscMode": true}),
-            7,
-            "hairpinMode and promiscMode exclude each other",
-        ),
-        (json!({"mtu": 10}), 7, "mtu 10: is not between 68 and 65535"),
-        (
-            json!({"bridge": "a-name-that-is-too-long"}),
-            7,
-            "bridge \"a-name-that-is-too-long\": is longer than 15 bytes",
-        ),
-        (
-            json!({"isGateway": "yes"}),
-            6,
-            "configuration of network \"no\": invalid type: string \"yes\", expected a boolean",
-        ),
-        (
-            json!({ "ipam": v6 }),
-            2,
-            "range set 0: unsupported field \"subnet\": fd00::/64",
-        ),
-        (
-            json!({"ipam": {"type": "nope"}}),
-            7,
-            "ipam plugin \"nope\" not found in CNI_PATH",
-        ),
-        (
-            json!({"ipam": {"type": "../sh"}}),
-            7,
-            "ipam.type \"../sh\" contains `/`",
-        ),
-        (
-            json!({"ipam": {"type": "host-local"}}),
-            7,
-            "ipam: no ranges",
-        ),
-        (
-            json!({"args": {"cni": {"mac": "x"}}}),
-            7,
-            "mac \"x\": is not a link's hardware address",
-        ),
-    ];
-    let before = world.inventory();
-    for (extra, code, expected) in table {
-        let network = world.network("no", "10.201.17.0/24", extra.clone());
-        let pod = world.attachment("pod");
-        let error = world
-            .host
-            .run(|| world.executor().add(&network, &pod))
-            .unwrap_err();
-        let text = error.to_string();
-        assert!(
-            text.starts_with(&format!("plugin \"bridge\" ADD: {expected}")),
-            "{extra}: {text}"
-        );
-        assert_eq!(error.plugin_code(), Some(code), "{extra}: {text}");
-    }
-    // Only the intents of the refused ADDs are left.
-    world
-        .host
-        .run(|| {
-            world.executor().del(
-                &world.network("no", "10.201.17.0/24", json!({})),
-                &Attachment::new("pod"),
-            )
-        })
-        .unwrap();
-    assert_eq!(world.inventory(), before);
-}
-
-#[test]
-fn del_works_with_a_configuration_that_add_would_refuse() {
-    if !is_root() {
-        return;
-    }
-    let world = World::new();
-    let network = world.network("changed", "10.201.18.0/24", json!({}));
+    let network = world.network("pin", "10.201.20.0/24", json!({}));
     let pod = world.attachment("pod");
-    world
+    let result = world
         .host
         .run(|| world.executor().add(&network, &pod))
         .unwrap();
-    let now = world.network("changed", "10.201.18.0/24", json!({"vlan": 7}));
-    world.host.run(|| world.executor().del(&now, &pod)).unwrap();
-    assert!(
-        !world
-            .inventory()
-            .iter()
-            .any(|l| l.contains("/ipam/") || l.starts_with("link veth"))
+    let echo = inside(&pod, || Echo::listen(address(&result)));
+    let rules = format!(
+        "table ip svc {{\n\
+         chain pre {{ type nat hook prerouting priority dstnat; ip daddr 198.51.100.1 tcp dport 80 dnat to {}; }}\n\
+         chain post {{ type nat hook postrouting priority 90; ct status dnat ip saddr 10.201.20.0/24 masquerade; }}\n}}",
+        echo.address
     );
-}
-
-/// Wherever the kill hits, DEL leaves nothing, and the address is not lost.
-#[test]
-fn an_add_killed_at_any_moment_is_cleaned_up_by_del() {
-    if !is_root() {
-        return;
-    }
-    let world = World::new();
-    let network = world.network("killed", "10.201.19.0/24", json!({}));
-    let executor = world.executor();
-    world
-        .host
-        .run(|| executor.add(&network, &world.attachment("warm-up")))
-        .unwrap();
-    let clean = world.inventory();
-    let mut interrupted = 0;
-    for step in 0..60u64 {
-        let pod = world.attachment(&format!("pod-{step}"));
-        // The deadline kills the plugin's group, each time a little later.
-        let hasty = cni::Executor {
-            timeout: std::time::Duration::from_micros(200 * step),
-            ..executor.clone()
-        };
-        interrupted += u32::from(world.host.run(|| hasty.add(&network, &pod)).is_err());
-        world
-            .host
-            .run(|| executor.del_cached(&pod.container_id, "eth0"))
-            .unwrap();
-        assert_eq!(
-            inside(&pod, || Rtnl::open().unwrap().link_by_name("eth0").unwrap()),
-            None,
-            "step {step}"
-        );
-        assert_eq!(world.inventory(), clean, "step {step}");
-    }
-    assert!(interrupted > 3, "{interrupted} of 60 were interrupted");
+    let file = world.path("svc.nft");
+    std::fs::write(&file, rules).unwrap();
+    world.host.run(|| {
+        let status = Command::new("nft").arg("-f").arg(&file).status().unwrap();
+        assert!(status.success());
+    });
+    let service = "198.51.100.1:80".parse().unwrap();
+    assert_eq!(inside(&pod, || seen_from(service)), "10.201.20.1");
 }

@@ -303,3 +303,25 @@ pub fn address(result: &cni::AddResult) -> Ipv4Addr {
         v6 => panic!("{v6} is not IPv4"),
     }
 }
+
+/// Runs in a pod's namespace.
+pub fn inside<T: Send>(pod: &Attachment, f: impl FnOnce() -> T + Send) -> T {
+    NetNs::open(pod.netns.as_deref().unwrap())
+        .unwrap()
+        .run(f)
+        .unwrap()
+}
+
+/// The first IPv4 address of a link of the calling thread's namespace.
+pub fn first_address(link: &str) -> std::net::Ipv4Addr {
+    let mut rtnl = Rtnl::open().unwrap();
+    let link = rtnl.link_by_name(link).unwrap().unwrap();
+    let addresses = rtnl.addresses(&link).unwrap();
+    addresses
+        .iter()
+        .find_map(|a| match a.net.addr() {
+            std::net::IpAddr::V4(v4) => Some(v4),
+            std::net::IpAddr::V6(_) => None,
+        })
+        .unwrap()
+}

@@ -1,7 +1,8 @@
 //! Reservations on disk: `<dataDir>/<network>/<address>`, holding `<container id>\r\n<interface>`; the address given
 //! last in `last_reserved_ip.<range set>`; and `lock`, held with flock while anything is read or changed.
 //!
-//! A reservation is written under another name and linked to its own, so a crash leaves a whole one or none.
+//! A reservation is written under another name and linked to its own, so a crash leaves a whole one or none. A third
+//! name is its entry in the index ([`super::index`]).
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::net::Ipv4Addr;
@@ -18,6 +19,8 @@ use super::index::Index;
 type Owner<'a> = (&'a str, &'a str);
 
 const LINE_BREAK: &str = "\r\n";
+/// The name of a reservation before it has its own.
+const FRESH: &str = ".reservation";
 
 /// One address that is taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,7 +118,7 @@ impl Locked {
         if self.is_leftover(&path) {
             fs::remove_file(&path).map_err(|e| Failure::io("remove", &path, &e))?;
         }
-        let fresh = self.dir.join(".reservation");
+        let fresh = self.dir.join(FRESH);
         // One left by a crash may be the other name of a reservation: writing to it would change whose that is.
         fs::remove_file(&fresh).ok();
         let linked = write_file(&fresh, &key(owner)).and_then(|()| fs::hard_link(&fresh, &path));
@@ -182,6 +185,8 @@ impl Locked {
 
     /// Releases everything that an owner holds.
     pub(super) fn release(&self, owner: Owner<'_>) -> Result<(), Failure> {
+        // What a killed ADD was about to reserve. Under the lock nobody is in the middle of it.
+        fs::remove_file(self.dir.join(FRESH)).ok();
         for reservation in self.reservations()?.iter().filter(|r| r.is_of(owner)) {
             self.release_address(reservation.address, owner)?;
         }
