@@ -13,9 +13,6 @@ use crate::run::{self, Stopwatch};
 use crate::workspace::Workspace;
 use crate::{check, tools};
 
-/// A run that hangs ends by this, with a message, before CI's own limit of an hour.
-const DEADLINE: &str = "2400";
-
 pub(crate) struct Options {
     pub(crate) all: bool,
     pub(crate) no_check: bool,
@@ -73,6 +70,8 @@ struct Phase {
     targets: Vec<String>,
     /// Suites that share the host's bridge, cgroups and mount table run one test at a time.
     serial: bool,
+    /// In seconds. A phase that hangs ends by it, long before CI would end the whole run without a summary.
+    deadline: &'static str,
 }
 
 /// Unit tests and the crates' own tests in parallel, then the black-box suites one by one, then the doc tests.
@@ -95,6 +94,7 @@ fn phases(workspace: &Workspace) -> Vec<Phase> {
         name: "unit tests",
         targets: units,
         serial: false,
+        deadline: "900",
     }];
     let black_box = suites(true);
     if !black_box.is_empty() {
@@ -102,12 +102,14 @@ fn phases(workspace: &Workspace) -> Vec<Phase> {
             name: "integration suites",
             targets: black_box,
             serial: true,
+            deadline: "1800",
         });
     }
     phases.push(Phase {
         name: "doc tests",
         targets: vec!["--doc".to_owned()],
         serial: false,
+        deadline: "300",
     });
     phases
 }
@@ -115,7 +117,7 @@ fn phases(workspace: &Workspace) -> Vec<Phase> {
 fn test_command(workspace: &Workspace, phase: &Phase, options: &Options) -> Result<Command> {
     let mut command = Command::new("timeout");
     command
-        .args(["--kill-after=30", DEADLINE])
+        .args(["--kill-after=30", phase.deadline])
         .arg(workspace.cargo().get_program());
     command.current_dir(&workspace.root).args([
         "test",
