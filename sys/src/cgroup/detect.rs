@@ -6,7 +6,7 @@
 //!
 //! <https://docs.kernel.org/admin-guide/cgroup-v2.html>, <https://man7.org/linux/man-pages/man7/cgroups.7.html>
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
 
@@ -69,8 +69,12 @@ impl Hierarchy {
         &self.controllers
     }
 
-    /// The directory of a cgroup given as `/proc/<pid>/cgroup` gives it.
+    /// The directory of a cgroup given as `/proc/<pid>/cgroup` gives it. One that lies outside of the caller's cgroup
+    /// namespace (`/../x`) has no directory here; the mount stands for it.
     pub(super) fn dir_of(&self, cgroup: &Path) -> PathBuf {
+        if cgroup.components().any(|part| part == Component::ParentDir) {
+            return self.mount.clone();
+        }
         let below = cgroup.strip_prefix(&self.root).unwrap_or(cgroup);
         self.mount.join(below.strip_prefix("/").unwrap_or(below))
     }

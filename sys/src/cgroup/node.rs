@@ -86,7 +86,7 @@ impl Node {
         let below = self.dir.strip_prefix(&self.mount).unwrap_or(Path::new(""));
         let mut dir = self.mount.clone();
         for part in below {
-            if self.version == Version::V2 {
+            if self.version == Version::V2 && !self.controllers.is_empty() {
                 enable_controllers(&dir);
             }
             let parent = dir.clone();

@@ -103,6 +103,10 @@ fn a_mount_of_a_part_of_a_hierarchy_is_entered_below_that_part() {
         memory.dir_of(&memory.own),
         Path::new("/sys/fs/cgroup/memory/y")
     );
+    assert_eq!(
+        memory.dir_of(Path::new("/../other")),
+        Path::new("/sys/fs/cgroup/memory")
+    );
 }
 
 #[test]
