@@ -5,6 +5,7 @@
 
 pub mod cli;
 pub mod error;
+pub mod exe;
 pub mod hooks;
 pub mod id;
 pub mod init;

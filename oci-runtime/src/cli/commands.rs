@@ -10,6 +10,8 @@ pub struct Command {
     pub operands: &'static str,
     /// How many operands it takes at least and at most.
     pub count: (usize, usize),
+    /// Whether it makes processes in containers.
+    pub makes_processes: bool,
     /// What it does, in one line.
     pub about: &'static str,
     /// What else there is to know.
@@ -83,6 +85,7 @@ pub const COMMANDS: &[Command] = &[
         name: "create",
         operands: "ID",
         count: (1, 1),
+        makes_processes: true,
         about: "create a container and leave it waiting for \"start\"",
         details: "The container is made from DIR/config.json; everything but its program is done when this returns.\n\
                   If it fails, nothing is left behind.",
@@ -92,6 +95,7 @@ pub const COMMANDS: &[Command] = &[
         name: "start",
         operands: "ID",
         count: (1, 1),
+        makes_processes: false,
         about: "run the program of a created container",
         details: "",
         flags: &[HELP],
@@ -100,6 +104,7 @@ pub const COMMANDS: &[Command] = &[
         name: "run",
         operands: "ID",
         count: (1, 1),
+        makes_processes: true,
         about: "create a container, run it and wait for its end",
         details: "Ends with the exit code of the container's program, or 128 and the number of the signal that ended it.\n\
                   Signals are passed on to the program.",
@@ -121,6 +126,7 @@ pub const COMMANDS: &[Command] = &[
         name: "state",
         operands: "ID",
         count: (1, 1),
+        makes_processes: false,
         about: "show the state of a container as JSON",
         details: "",
         flags: &[HELP],
@@ -129,6 +135,7 @@ pub const COMMANDS: &[Command] = &[
         name: "kill",
         operands: "ID [SIGNAL]",
         count: (1, 2),
+        makes_processes: false,
         about: "send a signal to a container's program",
         details: "SIGNAL is a number or a name, with or without SIG in front; SIGTERM where it is left out.",
         flags: &[Flag::switch("all", "send it to every process of the container").short('a'), HELP],
@@ -137,6 +144,7 @@ pub const COMMANDS: &[Command] = &[
         name: "delete",
         operands: "ID",
         count: (1, 1),
+        makes_processes: false,
         about: "delete a container that has ended",
         details: "",
         flags: &[
@@ -148,6 +156,7 @@ pub const COMMANDS: &[Command] = &[
         name: "exec",
         operands: "ID [COMMAND [ARGUMENT...]]",
         count: (1, usize::MAX),
+        makes_processes: true,
         about: "run another program in a running container",
         details: "Without --process the program runs as config.json says of the container's own, with COMMAND instead.\n\
                   Ends with the exit code of the program; with 255 where it could not be started.",
@@ -176,6 +185,7 @@ pub const COMMANDS: &[Command] = &[
         name: "list",
         operands: "",
         count: (0, 0),
+        makes_processes: false,
         about: "list the containers",
         details: "",
         flags: &[
@@ -188,6 +198,7 @@ pub const COMMANDS: &[Command] = &[
         name: "update",
         operands: "ID",
         count: (1, 1),
+        makes_processes: false,
         about: "change the limits of a container",
         details: "SIZE is a number of bytes, or one with a unit such as 512m or 1.5g; -1 takes the limit away.",
         flags: &[
@@ -217,6 +228,7 @@ pub const COMMANDS: &[Command] = &[
         name: "spec",
         operands: "",
         count: (0, 0),
+        makes_processes: false,
         about: "write a config.json to start from",
         details: "",
         flags: &[
@@ -229,6 +241,7 @@ pub const COMMANDS: &[Command] = &[
         name: "features",
         operands: "",
         count: (0, 0),
+        makes_processes: false,
         about: "show what this runtime supports, as JSON",
         details: "The format is that of the runtime spec, features.md.",
         flags: &[HELP],

@@ -90,6 +90,9 @@ fn dispatch(args: &[String], log: &mut Log) -> std::result::Result<u8, (Error, u
     }
     check_count(command, &parsed).map_err(|error| (error, 1))?;
     let global = settings(&global, log).map_err(|error| (error, 1))?;
+    if command.makes_processes {
+        crate::exe::protect().map_err(|error| (error, code))?;
+    }
     execute(&global, command, &parsed).map_err(|error| {
         let what = match parsed.operands.first() {
             Some(id) if command.count.1 > 0 => format!("{} {id:?}", command.name),

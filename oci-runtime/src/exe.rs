@@ -1,0 +1,76 @@
+//! Keeps a container from writing to this program's own file (CVE-2019-5736).
+//!
+//! Until its `execve`, a container's process runs this program, so `/proc/self/exe` as the container's program, as the
+//! interpreter of a script or as an ELF loader would hand it our file, writable for root. Commands that make such a
+//! process therefore run from a read-only, detached copy of the mount that the file lies on: no copy of the file, no
+//! place in any mount namespace, and nobody can make it writable again.
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, ResolveFlag};
+use nix::sys::stat::Mode;
+use nix::sys::statvfs::{FsFlags, fstatvfs};
+use sys::mount::{self, MountAttr, MountAttrs, OpenTree};
+
+use crate::error::{Error, Result, Within};
+
+const OWN: &str = "/proc/self/exe";
+
+/// Says in the environment of the second run that it is the second.
+const MARKER: &str = "DAVIT_OCI_PROTECTED";
+
+/// Starts this program again from a file that cannot be written, unless that is what it runs from.
+///
+/// # Errors
+/// No such file can be made.
+pub fn protect() -> Result<()> {
+    let within = || "protecting the runtime's own file".to_owned();
+    let own = open_own().within(within)?;
+    if is_readonly(&own).within(within)? {
+        return Ok(());
+    }
+    if std::env::var_os(MARKER).is_some() {
+        return Err(Error::new("still writable after starting from a read-only copy").within(within()));
+    }
+    let safe = match readonly_mount() {
+        // No CAP_SYS_ADMIN, an old kernel, or a file that is in no mount of ours.
+        Err(sys::Error { errno: Errno::EPERM | Errno::ENOSYS | Errno::EINVAL, .. }) => sealed_copy().within(within)?,
+        other => other.within(within)?,
+    };
+    let args: Vec<CString> = std::env::args_os().filter_map(|arg| CString::new(arg.into_vec()).ok()).collect();
+    let variable = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        CString::new([name.into_vec(), value.into_vec()].join(&b'=')).ok()
+    };
+    let mut env: Vec<CString> = std::env::vars_os().filter_map(variable).collect();
+    env.extend(CString::new(format!("{MARKER}=1")));
+    Err(Error::from(sys::process::execveat(&safe, &args, &env)).within(within()))
+}
+
+fn open_own() -> sys::Result<OwnedFd> {
+    sys::path::openat2(AT_FDCWD, Path::new(OWN), OFlag::O_RDONLY, Mode::empty(), ResolveFlag::empty())
+}
+
+fn is_readonly(own: &OwnedFd) -> sys::Result<bool> {
+    use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+    let stat = fstatvfs(own).map_err(|errno| sys::Error::new(errno, format!("fstatvfs({OWN:?})")))?;
+    if stat.flags().contains(FsFlags::ST_RDONLY) {
+        return Ok(true);
+    }
+    let seals = fcntl(own, FcntlArg::F_GET_SEALS).unwrap_or(0);
+    Ok(SealFlag::from_bits_truncate(seals).contains(SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SEAL))
+}
+
+fn readonly_mount() -> sys::Result<OwnedFd> {
+    let tree = mount::open_tree(AT_FDCWD, Path::new(OWN), OpenTree::OPEN_TREE_CLONE)?;
+    let set = MountAttr::MOUNT_ATTR_RDONLY;
+    mount::mount_setattr(&tree, MountAttrs { set, ..MountAttrs::default() })?;
+    Ok(tree)
+}
+
+fn sealed_copy() -> Result<OwnedFd> {
+    let content = std::fs::read(OWN).map_err(|error| sys::Error::from_io(&error, format!("read({OWN:?})")))?;
+    Ok(sys::fd::sealed_memfd(c"davit-oci", &content)?)
+}
