@@ -193,8 +193,8 @@ impl Engine {
     ) -> Result<()> {
         self.pod(id)?
             .ask(|reply| Command::UpdatePod {
-                overhead,
-                resources,
+                overhead: overhead.map(Box::new),
+                resources: resources.map(Box::new),
                 reply,
             })
             .await

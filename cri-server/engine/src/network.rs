@@ -150,10 +150,11 @@ impl Network {
                 .netns
                 .as_deref()
                 .is_some_and(|netns| netns.starts_with(pods_dir));
-            if ours && !known(&one.container_id) {
-                if let Err(error) = self.detach(&one.container_id) {
-                    tracing::warn!(pod.id = one.container_id, "{}", error.report());
-                }
+            if ours
+                && !known(&one.container_id)
+                && let Err(error) = self.detach(&one.container_id)
+            {
+                tracing::warn!(pod.id = one.container_id, "{}", error.report());
             }
         }
     }

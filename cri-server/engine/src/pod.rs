@@ -50,8 +50,8 @@ pub(crate) enum Command {
         reply: Reply,
     },
     UpdatePod {
-        overhead: Option<Resources>,
-        resources: Option<Resources>,
+        overhead: Option<Box<Resources>>,
+        resources: Option<Box<Resources>>,
         reply: Reply,
     },
     StopPod {

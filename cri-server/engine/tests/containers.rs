@@ -546,7 +546,8 @@ async fn what_is_not_there_yet_names_its_field_and_leaves_nothing() {
         .await
         .expect("a pod");
     let before = bench.leftovers();
-    let table: [(&str, Kind, Box<dyn Fn(&mut ContainerConfig)>); 12] = [
+    type Change = Box<dyn Fn(&mut ContainerConfig)>;
+    let table: [(&str, Kind, Change); 12] = [
         (
             "there-is-none:1",
             Kind::NotFound,

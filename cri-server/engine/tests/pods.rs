@@ -127,7 +127,8 @@ async fn futures_poll_once<F: Future>(mut future: std::pin::Pin<&mut F>) -> Opti
 async fn wrong_requests_name_their_field_and_leave_nothing() {
     let mut bench = Bench::without_image("runc").await;
     let engine = bench.engine().clone();
-    let table: [(&str, Kind, &str, Box<dyn Fn(&mut engine::model::PodConfig)>); 7] = [
+    type Change = Box<dyn Fn(&mut engine::model::PodConfig)>;
+    let table: [(&str, Kind, &str, Change); 7] = [
         (
             "no uid",
             Kind::InvalidArgument,
@@ -268,14 +269,14 @@ async fn lists_are_filtered_by_id_state_and_every_label() {
             state: Some(PodState::Ready),
             ..Default::default()
         }),
-        [one.clone()]
+        std::slice::from_ref(&one)
     );
     assert_eq!(
         ids(PodFilter {
             id: Some(two[..10].into()),
             ..Default::default()
         }),
-        [two.clone()]
+        std::slice::from_ref(&two)
     );
     assert!(
         ids(PodFilter {

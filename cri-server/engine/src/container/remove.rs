@@ -72,9 +72,13 @@ fn delete_anywhere(node: &Node, pod: &str, id: &str) -> Result<()> {
     let supervisor = Supervisor::new(node.pod_dir(pod));
     match supervisor.ask("delete the container", |client| client.delete(id, true)) {
         Err(error) if error.kind() == Kind::Unavailable => {
-            node.handlers.all().fold(Ok(()), |result, runtime| {
-                result.and(run_delete(runtime, id))
-            })
+            let mut result = Ok(());
+            for runtime in node.handlers.all() {
+                // Each one is asked, whatever the others answer.
+                let deleted = run_delete(runtime, id);
+                result = result.and(deleted);
+            }
+            result
         }
         Err(error) if error.kind() == Kind::NotFound => Ok(()),
         other => other,

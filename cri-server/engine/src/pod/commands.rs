@@ -210,8 +210,8 @@ impl Task {
 
     fn update_pod(
         &mut self,
-        overhead: Option<Resources>,
-        resources: Option<Resources>,
+        overhead: Option<Box<Resources>>,
+        resources: Option<Box<Resources>>,
     ) -> Result<()> {
         let Ok(record) = &mut self.record else {
             return Err(Error::PodNotFound {
@@ -219,8 +219,8 @@ impl Task {
             });
         };
         let mut changed = PodRecord::clone(record);
-        changed.config.overhead = overhead.or(changed.config.overhead);
-        changed.config.resources = resources.or(changed.config.resources);
+        changed.config.overhead = overhead.map(|one| *one).or(changed.config.overhead);
+        changed.config.resources = resources.map(|one| *one).or(changed.config.resources);
         record::write(&PodRecord::path(&self.node.pod_dir(&self.pod.id)), &changed)?;
         *record = Arc::new(changed);
         self.publish();

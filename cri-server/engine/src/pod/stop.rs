@@ -60,11 +60,11 @@ impl Task {
             killed: false,
             waiters: vec![reply],
         });
-        if !grace.is_zero() {
-            if let Err(error) = self.signal(id, signal, false).await {
-                // The deadline still kills it.
-                tracing::warn!(container.id = id, "{}", error.report());
-            }
+        if !grace.is_zero()
+            && let Err(error) = self.signal(id, signal, false).await
+        {
+            // The deadline still kills it.
+            tracing::warn!(container.id = id, "{}", error.report());
         }
     }
 
@@ -131,10 +131,9 @@ impl Task {
                 .containers
                 .get(id)
                 .is_some_and(|one| !is_exited(&one.record))
+                && let Err(error) = self.signal(id, SIGKILL, true).await
             {
-                if let Err(error) = self.signal(id, SIGKILL, true).await {
-                    tracing::warn!(container.id = id, "{}", error.report());
-                }
+                tracing::warn!(container.id = id, "{}", error.report());
             }
         }
         let deadline = Instant::now() + AFTER_KILL;

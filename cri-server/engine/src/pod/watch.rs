@@ -52,7 +52,7 @@ pub(crate) async fn watch(
                 let ended = listen(&pod, stream, &signals).await;
                 tracing::debug!(pod.id = pod.id, ?ended, "the connection to the shim ended");
             }
-            Ok(Err(error)) if matches!(error, ShimError::Connect { .. }) => {
+            Ok(Err(ShimError::Connect { .. })) => {
                 pod.execs.clear();
                 // Nobody listens any more: the pod was removed.
                 signals.send(Signal::Gone).ok();

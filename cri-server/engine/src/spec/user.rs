@@ -142,10 +142,11 @@ pub(crate) fn resolve(
             groups.push(gid);
         }
     };
-    if security.supplemental_groups_policy == SupplementalGroupsPolicy::Merge && group.is_none() {
-        if let Some(account) = &account {
-            database.gids_of_member(account.name).for_each(&mut add);
-        }
+    if security.supplemental_groups_policy == SupplementalGroupsPolicy::Merge
+        && group.is_none()
+        && let Some(account) = &account
+    {
+        database.gids_of_member(account.name).for_each(&mut add);
     }
     for &asked in &security.supplemental_groups {
         add(id(asked, "supplemental_groups")?);
@@ -263,7 +264,8 @@ mod tests {
 
     #[test]
     fn each_way_to_name_a_user_gives_the_ids_of_docker_and_containerd() {
-        let table: [(&str, (u32, u32, Vec<u32>, &str)); 8] = [
+        type Ids = (u32, u32, Vec<u32>, &'static str);
+        let table: [(&str, Ids); 8] = [
             ("", (0, 0, vec![0], "/root")),
             ("web", (1000, 1001, vec![1001, 50, 51], "/srv/web")),
             ("1000", (1000, 1001, vec![1001, 50, 51], "/srv/web")),
