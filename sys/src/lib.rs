@@ -11,6 +11,7 @@ pub mod failpoint;
 pub mod fd;
 pub mod fs;
 pub mod link;
+pub mod memory;
 pub mod mount;
 pub mod mountinfo;
 pub mod namespace;

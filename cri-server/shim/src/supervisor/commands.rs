@@ -308,6 +308,10 @@ impl Supervisor {
             }
         }
         self.forget_strays();
+        if self.commands.is_empty() {
+            // Idle again, perhaps for days.
+            sys::memory::release_free();
+        }
         self.continue_shutdown();
     }
 

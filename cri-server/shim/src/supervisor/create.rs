@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
 use sys::cgroup::{Cgroup, CgroupPath};
 use sys::error::Context;
 use sys::socket;
@@ -26,6 +27,18 @@ pub(super) struct Console {
     path: PathBuf,
     /// Keeps the short name of a long path valid.
     directory: File,
+}
+
+/// The one field of `config.json` that matters here; the runtime reads the rest.
+#[derive(Deserialize)]
+struct Config {
+    linux: Option<Linux>,
+}
+
+#[derive(Deserialize)]
+struct Linux {
+    #[serde(rename = "cgroupsPath")]
+    cgroups_path: Option<String>,
 }
 
 /// What the runtime gets as stdio, to be closed here when it runs.
@@ -190,14 +203,15 @@ impl Supervisor {
     /// The cgroup that `config.json` names, if it is not there yet: what a creation that hangs will have put its
     /// processes in.
     fn planned_cgroup(&mut self, bundle: &Path) -> Option<Cgroup> {
-        let config: serde_json::Value =
-            serde_json::from_slice(&fs::read(bundle.join("config.json")).ok()?).ok()?;
-        let path = config
-            .get("linux")?
-            .get("cgroupsPath")?
-            .as_str()
-            .filter(|path| path.starts_with('/'))?;
-        let path = CgroupPath::new(path).ok()?;
+        let text = fs::read(bundle.join("config.json")).ok()?;
+        let path = serde_json::from_slice::<Config>(&text)
+            .ok()?
+            .linux?
+            .cgroups_path?;
+        if !path.starts_with('/') {
+            return None;
+        }
+        let path = CgroupPath::new(&path).ok()?;
         let hierarchies = self.hierarchies()?;
         let cgroup = Cgroup::new(hierarchies, &path);
         if cgroup.exists() {

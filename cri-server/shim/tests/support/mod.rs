@@ -64,8 +64,13 @@ pub(crate) fn any_runtime() -> Option<Tool> {
     found
 }
 
+/// The shim under test: that of `DAVIT_BIN_DIR`, where binaries to be shipped are tested, or the one just built.
 pub(crate) fn shim_binary() -> PathBuf {
-    PathBuf::from(env!("CARGO_BIN_EXE_davit-shim"))
+    let shipped = std::env::var_os("DAVIT_BIN_DIR")
+        .map(|directory| PathBuf::from(directory).join("davit-shim"));
+    shipped
+        .filter(|path| path.is_file())
+        .unwrap_or_else(|| env!("CARGO_BIN_EXE_davit-shim").into())
 }
 
 /// Asks until it is so.
