@@ -51,11 +51,12 @@ impl Scope {
         );
         lines.extend(self.links());
         lines.extend(self.rules());
-        lines.extend(
-            self.cgroups()
-                .into_iter()
-                .map(|dir| format!("cgroup {}", dir.display())),
-        );
+        // The cgroup of all pods stays for the next pod, as the bridge does.
+        let of_pods = self
+            .cgroups()
+            .into_iter()
+            .filter(|dir| !dir.ends_with(self.cgroup.trim_start_matches('/')));
+        lines.extend(of_pods.map(|dir| format!("cgroup {}", dir.display())));
         lines.extend(
             self.processes()
                 .into_iter()
@@ -195,8 +196,12 @@ impl Scope {
         for dir in ["pods", "ingest"] {
             list(&self.state_dir.join(dir), &mut lines);
         }
-        // host-local remembers the last address and keeps its lock: they belong to the network, not to a pod.
-        lines.retain(|line| !line.ends_with("/lock") && !line.contains("last_reserved_ip"));
+        // host-local keeps the last address, its lock and an empty index: they belong to the network, not to a pod.
+        let of_the_network = ["/lock", "/.owners"];
+        lines.retain(|line| {
+            !of_the_network.iter().any(|end| line.ends_with(end))
+                && !line.contains("last_reserved_ip")
+        });
         lines
     }
 

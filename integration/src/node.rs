@@ -30,8 +30,22 @@ pub struct Options {
     pub builtin_network: bool,
     /// Further flags of `davit-cri`.
     pub flags: Vec<String>,
+    /// Which control groups the daemon finds.
+    pub cgroups: Cgroups,
     /// Where to keep the state instead of the node's own directory, for example a small file system.
     pub state_dir: Option<PathBuf>,
+}
+
+/// The control groups that a node's daemon finds, in a mount namespace of its own where they are not the machine's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Cgroups {
+    /// As this machine has them.
+    #[default]
+    Machine,
+    /// cgroup v2 alone. On a hybrid machine that hierarchy has no controllers: pods run there without limits.
+    Unified,
+    /// The v1 hierarchies without the cgroup2 mount beside them, because Debian's crun refuses hybrid hosts.
+    Legacy,
 }
 
 /// A running `davit-cri`.
@@ -92,7 +106,7 @@ impl Node {
             .append(true)
             .open(self.log_path())
             .expect("the log");
-        let mut command = Command::new(bin::ours("davit-cri"));
+        let mut command = self.daemon_command();
         command
             .args(self.daemon_args())
             .stdin(Stdio::null())
@@ -103,6 +117,34 @@ impl Node {
             None => command.env_remove("DAVIT_FAILPOINTS"),
         };
         self.daemon = Some(command.spawn().expect("davit-cri starts"));
+    }
+
+    fn daemon_command(&self) -> Command {
+        let daemon = bin::ours("davit-cri");
+        let arrange = match self.options.cgroups {
+            Cgroups::Machine => return Command::new(daemon),
+            Cgroups::Unified => {
+                "umount -R /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup"
+            }
+            // crun makes directories where the mount was: it gets a tmpfs for them.
+            Cgroups::Legacy => {
+                "if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified && mount -t tmpfs none /sys/fs/cgroup/unified; fi"
+            }
+        };
+        let script = format!("{arrange}; exec \"$@\"");
+        let mut command = Command::new("unshare");
+        command
+            .args([
+                "--mount",
+                "--propagation",
+                "private",
+                "sh",
+                "-ec",
+                &script,
+                "sh",
+            ])
+            .arg(daemon);
+        command
     }
 
     /// The flags of this node's daemon.
