@@ -14,14 +14,17 @@ mod detect;
 mod devices;
 mod error;
 mod file;
+mod freeze;
 mod join;
 mod kill;
 mod node;
 mod path;
+mod remove;
 mod resources;
 mod stats;
 mod v1;
 mod v2;
+mod waiting;
 
 #[cfg(test)]
 mod tests;

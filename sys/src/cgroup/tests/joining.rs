@@ -97,3 +97,65 @@ fn killing_works_on_v1_alone_and_without_a_freezer() {
         }
     }
 }
+
+#[test]
+fn the_root_of_the_hierarchies_is_never_killed_frozen_or_removed() {
+    on_every_host(|fixture| {
+        let list = fixture.hierarchies.list();
+        let root = Cgroup {
+            nodes: list
+                .iter()
+                .map(|h| Node::new(h, h.mount().to_owned()))
+                .collect(),
+        };
+        for refused in [root.kill_all(), root.freeze(), root.remove()] {
+            assert!(
+                refused
+                    .unwrap_err()
+                    .to_string()
+                    .contains("is the root of every hierarchy")
+            );
+        }
+    });
+}
+
+/// The variable that tells a second copy of this test program which cgroup to enter.
+const INNER: &str = "DAVIT_TEST_CGROUP";
+
+#[test]
+fn a_process_does_not_kill_its_own_cgroup() {
+    let Some(fixture) = Fixture::new() else {
+        return;
+    };
+    let node = &fixture.cgroup.nodes[0];
+    let path = std::path::Path::new("/").join(node.dir.strip_prefix(&node.mount).unwrap());
+    let inner = Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--ignored",
+            "--exact",
+            "cgroup::tests::joining::inside_of_its_own_cgroup",
+        ])
+        .env(INNER, path)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&inner.stdout);
+    assert!(
+        inner.status.success() && text.contains("1 passed"),
+        "{text}"
+    );
+}
+
+#[test]
+#[ignore = "the second copy of the test above"]
+fn inside_of_its_own_cgroup() {
+    let path = CgroupPath::new(std::env::var(INNER).unwrap()).unwrap();
+    let cgroup = Cgroup::new(&Hierarchies::detect().unwrap(), &path);
+    cgroup.add_process(nix::unistd::getpid().as_raw()).unwrap();
+    assert!(
+        cgroup
+            .kill_all()
+            .unwrap_err()
+            .to_string()
+            .contains("holds the caller itself")
+    );
+}
