@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::digest::{DiffId, Digest};
-use crate::platform::Platform;
 use crate::registry::RegistryError;
 use crate::tar::ApplyError;
 
@@ -85,7 +84,7 @@ pub enum Error {
         /// The index.
         digest: Digest,
         /// What was asked for.
-        platform: Platform,
+        platform: String,
         /// What there is.
         offered: String,
     },

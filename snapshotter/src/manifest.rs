@@ -257,7 +257,7 @@ pub(crate) fn choose<'a>(
     };
     Err(Error::NoPlatform {
         digest,
-        platform: platform.clone(),
+        platform: platform.to_string(),
         offered,
     })
 }

@@ -357,7 +357,7 @@ pub(crate) fn check_platform(
     match asked {
         Some(asked) if asked.fit(&offered).is_none() => Err(Error::NoPlatform {
             digest: id,
-            platform: asked.clone(),
+            platform: asked.to_string(),
             offered: offered.to_string(),
         }),
         None if Platform::host().fit(&offered).is_none() => {

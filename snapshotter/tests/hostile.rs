@@ -1,5 +1,10 @@
 //! Archives that want out, and archives compared with what another extractor makes of them.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test ends at the first thing that goes wrong"
+)]
+
 mod support;
 
 use std::collections::BTreeMap;

@@ -1,5 +1,10 @@
 //! Imports of layouts and archives.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test ends at the first thing that goes wrong"
+)]
+
 mod support;
 
 use snapshotter::{ErrorKind, Image, ProgressSink, Store};

@@ -1,5 +1,10 @@
 //! What images look like once their layers are stacked and mounted.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test ends at the first thing that goes wrong"
+)]
+
 mod support;
 
 use std::os::unix::fs::MetadataExt;

@@ -1,5 +1,10 @@
 //! Registries that lie, break off, stall, redirect and want credentials.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test ends at the first thing that goes wrong"
+)]
+
 mod support;
 
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! One layer of a pull: bytes from the registry go through memory into a directory.
 
 use std::io::{self, Read};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 
 use bytes::{Buf, Bytes};
@@ -87,7 +87,8 @@ impl Job {
             .await
             .map_err(|error| Error::Cancelled(error.to_string()))?;
         let (sink, pieces) = channel::<Bytes>(BUFFERED);
-        let unpacking = self.unpack(pieces);
+        let arrived = Arc::new(AtomicBool::new(false));
+        let unpacking = self.unpack(pieces, arrived.clone());
         let downloading = async {
             let downloaded = self
                 .source
@@ -97,12 +98,7 @@ impl Job {
             drop(sink);
             if matches!(downloaded, Ok(Downloaded::Complete)) {
                 failpoint::hit("pull.layer.downloaded")?;
-                self.progress.report(
-                    self.blob.digest,
-                    Phase::Unpacking,
-                    self.blob.size,
-                    self.blob.size,
-                );
+                arrived.store(true, Ordering::Relaxed);
             }
             Ok::<Result<Downloaded, RegistryError>, Error>(downloaded)
         };
@@ -120,7 +116,11 @@ impl Job {
         Ok(prepared)
     }
 
-    async fn unpack(&self, pieces: Receiver<Bytes>) -> Result<Arc<Prepared>, Error> {
+    async fn unpack(
+        &self,
+        pieces: Receiver<Bytes>,
+        arrived: Arc<AtomicBool>,
+    ) -> Result<Arc<Prepared>, Error> {
         let turn = self
             .store
             .unpacks
@@ -141,7 +141,12 @@ impl Job {
             let seen = move |count: u64| {
                 if count >= reported.load(Ordering::Relaxed) + REPORT_EVERY {
                     reported.store(count, Ordering::Relaxed);
-                    progress.report(digest, Phase::Downloading, count, size);
+                    let phase = if arrived.load(Ordering::Relaxed) {
+                        Phase::Unpacking
+                    } else {
+                        Phase::Downloading
+                    };
+                    progress.report(digest, phase, count, size);
                 }
             };
             let prepared = prepare(
