@@ -76,9 +76,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     notify::tell("STOPPING=1");
     drop(stop);
     drain(server, &mut signals).await;
-    if let Ok(engine) = node.engine() {
-        engine.clone().close().await;
-    }
+    node.close().await;
     drop(bound);
     info!("stopped; pods go on");
     outcome

@@ -5,7 +5,7 @@ mod progress;
 use std::path::PathBuf;
 
 use engine::Engine;
-use engine::model::ProgressSink;
+use engine::model::{Image, ProgressSink};
 use proto::davit::v1::images_server::Images;
 use proto::davit::v1::{ImportRequest, Progress, PullRequest};
 use tokio_stream::wrappers::ReceiverStream;
@@ -38,7 +38,7 @@ impl Images for DavitImages {
             );
         }
         let auth = request.credentials.map(image::credentials);
-        let engine = self.0.engine()?.clone();
+        let engine = self.0.engine()?;
         Ok(Response::new(progress::stream(|sink| {
             pull(engine, reference, auth, sink)
         })))
@@ -56,7 +56,7 @@ impl Images for DavitImages {
             );
             return Err(Invalid::new("path", problem).into());
         }
-        let engine = self.0.engine()?.clone();
+        let engine = self.0.engine()?;
         Ok(Response::new(progress::stream(|sink| {
             import(engine, path, request.reference, sink)
         })))
@@ -69,11 +69,21 @@ async fn pull(
     auth: Option<engine::model::RegistryAuth>,
     sink: ProgressSink,
 ) -> Result<Vec<Progress>, Status> {
-    let pulled = engine
-        .pull_image(&reference, auth, Some(sink))
-        .await
-        .map_err(status::from)?;
-    Ok(vec![progress::image(pulled.id, reference)])
+    let pulled = engine.pull_image(&reference, auth, Some(sink)).await;
+    let pulled = pulled.map_err(status::from)?;
+    let name = full_name(&pulled, &reference).unwrap_or(reference);
+    Ok(vec![progress::image(pulled.id, name)])
+}
+
+/// The name in the store that `reference` stands for: `busybox` is `docker.io/library/busybox:latest`.
+fn full_name(image: &Image, reference: &str) -> Option<String> {
+    let wanted = [reference.to_owned(), format!("{reference}:latest")];
+    let stands_for = |name: &str| {
+        let mut endings = wanted.iter().filter_map(|wanted| name.strip_suffix(wanted));
+        endings.any(|domain| domain.is_empty() || domain.ends_with('/'))
+    };
+    let mut names = image.repo_tags.iter().chain(&image.repo_digests);
+    names.find(|name| stands_for(name)).cloned()
 }
 
 async fn import(
@@ -94,4 +104,41 @@ async fn import(
         .into_iter()
         .map(|i| progress::image(i.id, first_name(i.repo_tags, i.repo_digests)))
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_reference_is_reported_by_its_full_name() {
+        let image = Image {
+            id: "sha256:1".into(),
+            repo_tags: vec![
+                "docker.io/library/mybusybox:latest".into(),
+                "docker.io/library/busybox:latest".into(),
+            ],
+            repo_digests: vec!["docker.io/library/busybox@sha256:2".into()],
+            size: 1,
+            uid: None,
+            username: String::new(),
+            labels: std::collections::BTreeMap::new(),
+            pinned: false,
+            config_json: String::new(),
+        };
+        let full = |reference: &str| full_name(&image, reference);
+        assert_eq!(
+            full("busybox").as_deref(),
+            Some("docker.io/library/busybox:latest")
+        );
+        assert_eq!(
+            full("library/busybox:latest").as_deref(),
+            Some("docker.io/library/busybox:latest")
+        );
+        assert_eq!(
+            full("busybox@sha256:2").as_deref(),
+            Some("docker.io/library/busybox@sha256:2")
+        );
+        assert_eq!(full("alpine"), None);
+    }
 }

@@ -1,4 +1,6 @@
-//! Where log lines go: standard error, as text or JSON.
+//! Where log lines go: standard error, as text or JSON. Nothing here may fail because of it: when the reader of standard
+//! error goes away (a journal that restarts, `| head`), lines are lost and the daemon goes on. So no internal errors are
+//! reported either, which `eprintln!` would answer with a panic.
 
 use std::io::{self, IsTerminal};
 
@@ -21,13 +23,16 @@ pub fn init(
             let lines = tracing_subscriber::fmt::layer()
                 .json()
                 .with_writer(io::stderr)
+                .log_internal_errors(false)
                 .flatten_event(true);
             registry
                 .with(lines.with_current_span(true).with_span_list(false))
                 .try_init()?;
         }
         LogFormat::Text => {
-            let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+            let lines = tracing_subscriber::fmt::layer()
+                .with_writer(io::stderr)
+                .log_internal_errors(false);
             registry
                 .with(lines.with_ansi(io::stderr().is_terminal()))
                 .try_init()?;

@@ -1,29 +1,53 @@
-//! The engine as the handlers see it: there from the moment recovery has ended.
+//! The engine as the handlers see it: there from the end of recovery to the end of the daemon.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use engine::Engine;
 use tonic::Status;
 
-/// A handle to the node's engine, which may still be on its way.
+/// A handle to the node's engine, which may still be on its way, or gone.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Node(Arc<OnceLock<Engine>>);
+pub(crate) struct Node(Arc<RwLock<State>>);
+
+#[derive(Debug, Default)]
+enum State {
+    #[default]
+    Recovering,
+    Open(Engine),
+    Closed,
+}
 
 impl Node {
     /// The engine, or UNAVAILABLE while it finds again what runs; clients retry that.
-    pub(crate) fn engine(&self) -> Result<&Engine, Status> {
-        self.0.get().ok_or_else(|| {
-            Status::unavailable(
+    pub(crate) fn engine(&self) -> Result<Engine, Status> {
+        match &*self.0.read().unwrap_or_else(PoisonError::into_inner) {
+            State::Open(engine) => Ok(engine.clone()),
+            State::Recovering => Err(Status::unavailable(
                 "davit-cri has just started and is still recovering the node's pods; try again",
-            )
-        })
+            )),
+            State::Closed => Err(Status::unavailable(
+                "davit-cri is stopping; try again when it is back",
+            )),
+        }
     }
 
     /// Lets requests in.
     pub(crate) fn open(&self, engine: Engine) {
-        if self.0.set(engine).is_err() {
-            tracing::error!("a second engine was opened; the first one goes on");
+        self.replace(State::Open(engine));
+    }
+
+    /// Lets no more requests in, and waits for what those before have started. Pods go on.
+    pub(crate) async fn close(&self) {
+        if let State::Open(engine) = self.replace(State::Closed) {
+            engine.close().await;
         }
+    }
+
+    fn replace(&self, state: State) -> State {
+        std::mem::replace(
+            &mut *self.0.write().unwrap_or_else(PoisonError::into_inner),
+            state,
+        )
     }
 }
 
@@ -31,9 +55,15 @@ impl Node {
 mod tests {
     use super::*;
 
-    #[test]
-    fn requests_before_the_end_of_recovery_are_told_to_try_again() {
-        let status = Node::default().engine().expect_err("not open yet");
-        assert_eq!(status.code(), tonic::Code::Unavailable);
+    #[tokio::test]
+    async fn requests_before_recovery_and_after_the_end_are_told_to_try_again() {
+        let node = Node::default();
+        let early = node.engine().expect_err("not open yet");
+        assert_eq!(early.code(), tonic::Code::Unavailable);
+        assert!(early.message().contains("recovering"), "{early}");
+        node.close().await;
+        let late = node.engine().expect_err("closed");
+        assert_eq!(late.code(), tonic::Code::Unavailable);
+        assert!(late.message().contains("stopping"), "{late}");
     }
 }

@@ -296,3 +296,25 @@ fn a_run_directory_on_disk_gets_a_tmpfs() {
         "something was written to disk"
     );
 }
+
+/// A journal that restarts closes the pipe that standard error is: lines are lost, the daemon goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_reading_the_log_is_no_reason_to_stop() {
+    let dirs = Dirs::new();
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let mut command = dirs.command();
+    command.args(["--log-level", "trace"]);
+    let mut daemon = Daemon::spawn_logging_to(dirs, command, writer.into());
+    drop(reader);
+    daemon.wait_until_ready().await;
+    for _ in 0..3 {
+        daemon
+            .runtime()
+            .await
+            .version(version())
+            .await
+            .expect("answered");
+    }
+    daemon.signal("TERM");
+    assert_eq!(daemon.wait().code(), Some(0));
+}

@@ -27,7 +27,7 @@ pub(super) async fn status(node: &Node, request: StatusRequest) -> Result<Status
     Ok(StatusResponse {
         status: Some(RuntimeStatus { conditions }),
         info: if request.verbose {
-            verbose(engine)
+            verbose(&engine)
         } else {
             BTreeMap::new()
         },

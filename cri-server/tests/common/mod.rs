@@ -147,12 +147,15 @@ impl Daemon {
         daemon
     }
 
-    pub(crate) fn spawn(dirs: Dirs, mut command: Command) -> Self {
+    pub(crate) fn spawn(dirs: Dirs, command: Command) -> Self {
         let log = File::options()
             .append(true)
             .create(true)
-            .open(dirs.path("log"))
-            .expect("a log file");
+            .open(dirs.path("log"));
+        Self::spawn_logging_to(dirs, command, log.expect("a log file").into())
+    }
+
+    pub(crate) fn spawn_logging_to(dirs: Dirs, mut command: Command, log: Stdio) -> Self {
         let child = command.stderr(log).spawn().expect("davit-cri starts");
         Self { child, dirs }
     }
