@@ -90,6 +90,10 @@ impl Settings {
                 .and_then(|table| table.get(key)?.as_str())
                 .map(str::to_owned)
         };
+        let root_in_file = file
+            .get("cgroup_root")
+            .and_then(|root| root.as_str())
+            .map(str::to_owned);
         Settings {
             args: args.to_vec(),
             bridge: flag("--bridge")
@@ -98,7 +102,9 @@ impl Settings {
             subnet: flag("--subnet")
                 .or(network("subnet"))
                 .and_then(|subnet| subnet.parse().ok()),
-            cgroup_root: flag("--cgroup-root").unwrap_or("/davit".to_owned()),
+            cgroup_root: flag("--cgroup-root")
+                .or(root_in_file)
+                .unwrap_or("/davit".to_owned()),
             cni_cache_dir: flag("--cni-cache-dir")
                 .unwrap_or("/var/lib/cni".to_owned())
                 .into(),

@@ -27,6 +27,8 @@ pub async fn run(node: &Node, options: &DownOptions) -> Result<u8> {
     if !nix::unistd::geteuid().is_root() {
         return Err(Error::NotRoot { command: "down" });
     }
+    // Before anything is stopped: what follows removes what these directories hold.
+    node.refuse_foreign_directories()?;
     let mut notes = Vec::new();
     let client = find(node, &mut notes).await?;
     let settings = Settings::of_node(node, client.as_ref().map(|client| client.pid));

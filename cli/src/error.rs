@@ -105,6 +105,14 @@ pub enum Error {
         /// What to do.
         hint: String,
     },
+    /// A directory is not a node's.
+    #[error("{} holds what no node puts there: {}", dir.display(), entries.join(", "))]
+    ForeignDirectory {
+        /// The directory.
+        dir: PathBuf,
+        /// What is in it, by name.
+        entries: Vec<String>,
+    },
     /// `down` could not remove everything.
     #[error("these are left behind:\n{}", indent(.left))]
     Left {
@@ -159,6 +167,7 @@ impl Error {
             Error::DaemonSilent { .. } => Some("it may be busy recovering pods: watch the log; `davit down` stops it".to_owned()),
             Error::Sample { .. } => Some("`davit status` shows the pod; `crictl logs` its log; a firewall on this host may drop what comes from the bridge".to_owned()),
             Error::Unfinished { hint, .. } => Some(hint.clone()),
+            Error::ForeignDirectory { .. } => Some("a node needs directories of its own, such as /run/davit: --run-dir and --state-dir name them".to_owned()),
             Error::Left { .. } => Some("run `davit down` again; what then still stays is held by a process that the line names".to_owned()),
             Error::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Some("try as root".to_owned()),
             Error::Io { .. } | Error::Sys { .. } => None,

@@ -9,6 +9,26 @@ pub(crate) const RUN_DIR: &str = "/run/davit";
 const STATE_DIR: &str = "/var/lib/davit";
 const LOG: &str = "/var/log/davit/davit-cri.log";
 
+/// All that a node has in its run directory.
+pub(crate) const RUN_ENTRIES: [&str; 6] = [
+    "davit-cri.sock",
+    "lock",
+    "logs",
+    "oci",
+    "pods",
+    "up.cmdline",
+];
+/// All that a node has in its state directory.
+pub(crate) const STATE_ENTRIES: [&str; 7] = [
+    "davit-cri.log",
+    "davit-cri.log.1",
+    "images.redb",
+    "ingest",
+    "layers",
+    "lock",
+    "pods",
+];
+
 /// The flags that name a node; without them it is the node of this machine.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct NodeFlags {
@@ -74,6 +94,44 @@ impl NodeFlags {
 }
 
 impl Node {
+    /// Whether a path lies inside what a node has in its directories.
+    pub(crate) fn owns(&self, path: &Path) -> bool {
+        let below = |dir: &Path, entries: &[&str]| {
+            let first = path
+                .strip_prefix(dir)
+                .ok()
+                .and_then(|rest| rest.components().next());
+            first.is_some_and(|first| entries.iter().any(|entry| first.as_os_str() == *entry))
+        };
+        below(&self.run_dir, &RUN_ENTRIES) || below(&self.state_dir, &STATE_ENTRIES)
+    }
+
+    /// Refuses directories that hold what no node puts there. `--run-dir /run` is quickly typed: a node started there
+    /// would cover it with its tmpfs, and one taken down would clear it.
+    ///
+    /// # Errors
+    /// The directory with what is in it.
+    pub fn refuse_foreign_directories(&self) -> Result<()> {
+        for (dir, entries) in [
+            (&self.run_dir, &RUN_ENTRIES[..]),
+            (&self.state_dir, &STATE_ENTRIES[..]),
+        ] {
+            let found = std::fs::read_dir(dir).into_iter().flatten().flatten();
+            let names = found.map(|entry| entry.file_name().to_string_lossy().into_owned());
+            let mut foreign: Vec<String> = names
+                .filter(|name| !entries.contains(&name.as_str()))
+                .collect();
+            if !foreign.is_empty() {
+                foreign.sort();
+                return Err(Error::ForeignDirectory {
+                    dir: dir.clone(),
+                    entries: foreign,
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// The flags that a person must type again to mean this node; empty for the node of this machine.
     #[must_use]
     pub fn flags_to_type(&self) -> String {
@@ -117,6 +175,56 @@ mod tests {
             node.flags_to_type(),
             " --run-dir /t/run --state-dir /t/state"
         );
+    }
+
+    #[test]
+    fn a_directory_that_holds_anything_else_is_nobodys_node() {
+        let dir = tempfile::tempdir().unwrap();
+        let (run, state) = (dir.path().join("run"), dir.path().join("state"));
+        let node = NodeFlags {
+            run_dir: Some(run.clone()),
+            state_dir: Some(state.clone()),
+            socket: None,
+        }
+        .resolve()
+        .unwrap();
+        node.refuse_foreign_directories().unwrap();
+        std::fs::create_dir_all(run.join("pods")).unwrap();
+        std::fs::create_dir_all(state.join("layers")).unwrap();
+        node.refuse_foreign_directories().unwrap();
+        for foreign in [run.join("sshd.pid"), state.join("dpkg")] {
+            std::fs::write(&foreign, "").unwrap();
+            let error = node.refuse_foreign_directories().unwrap_err();
+            assert!(
+                error
+                    .to_string()
+                    .contains(foreign.file_name().unwrap().to_str().unwrap()),
+                "{error}"
+            );
+            std::fs::remove_file(&foreign).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_node_owns_what_is_in_its_entries_and_nothing_beside_them() {
+        let node = NodeFlags {
+            run_dir: Some("/run".into()),
+            ..NodeFlags::default()
+        }
+        .resolve()
+        .unwrap();
+        assert!(node.owns(Path::new("/run/pods/1/ns/net")));
+        assert!(node.owns(Path::new("/var/lib/davit/layers")));
+        for other in [
+            "/run",
+            "/run/netns/x",
+            "/run/podsx",
+            "/var/lib/davit",
+            "/var/lib/davit/volumes/1",
+            "/",
+        ] {
+            assert!(!node.owns(Path::new(other)), "{other}");
+        }
     }
 
     #[test]

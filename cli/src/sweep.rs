@@ -1,6 +1,7 @@
 //! What `down` removes by hand, after the daemon has ended: usually the network of the node and empty directories,
 //! after a crash everything that the kernel still holds. Every step runs, whatever became of the one before.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
@@ -13,7 +14,7 @@ use sys::cgroup::{Cgroup, CgroupPath, Hierarchies};
 use sys::mountinfo;
 
 use crate::daemon::Settings;
-use crate::node::Node;
+use crate::node::{Node, RUN_ENTRIES, STATE_ENTRIES};
 
 /// How long killed processes may take to be gone.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -24,15 +25,21 @@ pub(crate) struct Sweep<'a> {
     node: &'a Node,
     settings: &'a Settings,
     purge: bool,
+    /// The pods that the daemon could not take down, by the names of their directories.
+    pods: Vec<String>,
     left: Vec<String>,
 }
 
 impl<'a> Sweep<'a> {
+    /// Before anything of the node is taken away: it is looked at for the pods that are left.
     pub(crate) fn new(node: &'a Node, settings: &'a Settings, purge: bool) -> Sweep<'a> {
+        let dirs = [&node.run_dir, &node.state_dir].map(|dir| children(&dir.join("pods")));
+        let pods = dirs.iter().flatten().map(|pod| file_name(pod)).collect();
         Sweep {
             node,
             settings,
             purge,
+            pods,
             left: Vec::new(),
         }
     }
@@ -95,38 +102,56 @@ impl<'a> Sweep<'a> {
         }
     }
 
-    /// Kills and removes what is in the node's cgroups.
+    /// The cgroups of those pods, with what is in them; then the node's own, which by now is empty. The node's may be
+    /// anybody's (`--cgroup-root` takes any path), so nothing in it is killed but what has a pod's name.
     fn cgroups(&mut self) {
-        let root = self.settings.cgroup_root.clone();
-        let outcome = (|| {
-            let cgroup = Cgroup::new(&Hierarchies::detect()?, &CgroupPath::new(&root)?);
-            if cgroup.exists() {
-                cgroup.kill_all()?;
-                cgroup.remove()?;
+        let root = self.settings.cgroup_root.trim_end_matches('/').to_owned();
+        for pod in self.pods.clone() {
+            let path = format!("{root}/{pod}");
+            let outcome = cgroup(&path).and_then(|cgroup| {
+                if cgroup.exists() {
+                    cgroup.kill_all()?;
+                    cgroup.remove()?;
+                }
+                Ok(())
+            });
+            self.remember(format!("cgroup {path}"), outcome);
+        }
+        if root.is_empty() {
+            return;
+        }
+        match cgroup(&root) {
+            Ok(cgroup) => {
+                let dirs: BTreeSet<PathBuf> = cgroup.paths().into_values().collect();
+                for dir in dirs {
+                    let outcome = absent_is_fine(fs::remove_dir(&dir));
+                    self.remember(
+                        dir.display(),
+                        outcome.map_err(|error| crate::error::reason(&error)),
+                    );
+                }
             }
-            Ok::<(), sys::cgroup::Error>(())
-        })();
-        self.remember(format!("cgroup {root}"), outcome);
+            Err(error) => self.left.push(format!("cgroup {root}: {error}")),
+        }
     }
 
-    /// Unmounts what lies below the node's directories, the innermost first; and the tmpfs at the run directory itself.
+    /// Unmounts what lies in the node's directories, the innermost first; and the tmpfs that the daemon mounted as its
+    /// run directory.
     fn mounts(&mut self) {
         let table = match mountinfo::own() {
             Ok(table) => table,
             Err(error) => return self.left.push(format!("mounts: {error}")),
         };
-        // At the run directory itself only the tmpfs that the daemon mounts where there is none.
-        let ours = |mount: &mountinfo::Mount| {
+        let own = |mount: &mountinfo::Mount| {
             let path = &mount.mount_point;
-            let below = |dir: &PathBuf| path.starts_with(dir) && path != dir;
-            (*path == self.node.run_dir && mount.fs_type == "tmpfs")
-                || below(&self.node.run_dir)
-                || below(&self.node.state_dir)
+            let is_run_dir =
+                *path == self.node.run_dir && mount.fs_type == "tmpfs" && mount.source == "davit";
+            is_run_dir || self.node.owns(path)
         };
         let targets: Vec<PathBuf> = table
             .iter()
             .rev()
-            .filter(|mount| ours(mount))
+            .filter(|mount| own(mount))
             .map(|mount| mount.mount_point.clone())
             .collect();
         for target in targets {
@@ -169,10 +194,7 @@ impl<'a> Sweep<'a> {
 
     /// Addresses and results of pods that only their directories still tell of: no DEL can be made without a node.
     fn forget_addresses(&mut self) {
-        let pods: Vec<String> = children(&self.node.run_dir.join("pods"))
-            .iter()
-            .map(|pod| file_name(pod))
-            .collect();
+        let pods = &self.pods;
         let cni = &self.settings.cni_cache_dir;
         let networks = children(&cni.join("networks"));
         let addresses = networks
@@ -201,16 +223,18 @@ impl<'a> Sweep<'a> {
         }
     }
 
-    /// The run directory, and of the state what belongs to pods; all of it when purging.
+    /// What a node keeps in its run directory, and of the state what belongs to pods; all of it when purging. A directory
+    /// itself goes only once it is empty.
     fn directories(&mut self) {
         let node = self.node;
-        self.remember(node.run_dir.display(), remove_tree(&node.run_dir));
+        self.remove_entries(&node.run_dir, &RUN_ENTRIES);
         if self.purge {
-            self.remember(node.state_dir.display(), remove_tree(&node.state_dir));
+            self.remove_entries(&node.state_dir, &STATE_ENTRIES);
             for log in [node.log.clone(), node.log.with_extension("log.1")] {
                 self.remember(log.display(), absent_is_fine(fs::remove_file(&log)));
             }
             if let Some(dir) = node.log.parent().filter(|dir| dir.ends_with("davit")) {
+                // Not empty: another program's log is there too.
                 fs::remove_dir(dir).ok();
             }
         } else {
@@ -219,6 +243,18 @@ impl<'a> Sweep<'a> {
                     self.remember(child.display(), remove_tree(&child));
                 }
             }
+        }
+    }
+
+    fn remove_entries(&mut self, dir: &Path, entries: &[&str]) {
+        for entry in entries.iter().map(|entry| dir.join(entry)) {
+            self.remember(entry.display(), remove_tree(&entry));
+        }
+        match fs::remove_dir(dir) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            // Something was put there meanwhile, or lay below the tmpfs: it is not ours, and stays.
+            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {}
+            outcome => self.remember(dir.display(), outcome),
         }
     }
 }
@@ -288,24 +324,34 @@ fn absent_is_fine(outcome: std::io::Result<()>) -> std::io::Result<()> {
     }
 }
 
-/// Removes a directory and what is in it, but never goes through a mount: what an unmount missed is somebody's data.
-fn remove_tree(dir: &Path) -> std::io::Result<()> {
-    let device = |path: &Path| fs::symlink_metadata(path).map(|m| m.dev());
-    let Ok(own) = device(dir) else { return Ok(()) };
-    for child in children(dir) {
-        if fs::symlink_metadata(&child)?.is_dir() {
-            if device(&child)? != own || sys::mount::is_mount_point(&child).unwrap_or(false) {
-                return Err(std::io::Error::other(format!(
-                    "{} is still a mount",
-                    child.display()
-                )));
-            }
-            remove_tree(&child)?;
-        } else {
-            absent_is_fine(fs::remove_file(&child))?;
-        }
+/// Removes a file, or a directory with what is in it, but never goes through a mount: what an unmount missed is
+/// somebody's data.
+fn remove_tree(path: &Path) -> std::io::Result<()> {
+    let about = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    if !about.is_dir() {
+        return absent_is_fine(fs::remove_file(path));
     }
-    absent_is_fine(fs::remove_dir(dir))
+    for child in children(path) {
+        let inner = fs::symlink_metadata(&child)?;
+        if inner.dev() != about.dev() || sys::mount::is_mount_point(&child).unwrap_or(false) {
+            return Err(std::io::Error::other(format!(
+                "{} is still a mount",
+                child.display()
+            )));
+        }
+        remove_tree(&child)?;
+    }
+    absent_is_fine(fs::remove_dir(path))
+}
+
+fn cgroup(path: &str) -> sys::cgroup::Result<Cgroup> {
+    Ok(Cgroup::new(
+        &Hierarchies::detect()?,
+        &CgroupPath::new(path)?,
+    ))
 }
 
 async fn poll(done: impl Fn() -> bool) -> bool {

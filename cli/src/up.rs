@@ -55,6 +55,7 @@ async fn ensure_daemon(node: &Node, options: &UpOptions, patience: Duration) -> 
         }
         return Ok(client);
     }
+    node.refuse_foreign_directories()?;
     let report = doctor::examine(node);
     print(&format!("host     {}\n", report.headline()))?;
     let faults = report.faults();

@@ -259,3 +259,34 @@ fn down_without_a_node_is_success_and_says_so() {
     assert_eq!(stdout(&output), "down     nothing is left\n");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
+
+#[test]
+fn down_and_up_refuse_directories_that_hold_anything_else_and_touch_nothing() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(dir.path().join("run/netns")).unwrap();
+    std::fs::create_dir_all(dir.path().join("run/pods/1")).unwrap();
+    std::fs::create_dir_all(dir.path().join("state/dpkg")).unwrap();
+    for args in [&["down"][..], &["down", "--purge"], &["up", "--no-sample"]] {
+        let output = davit(&dir, args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        let says = format!(
+            "davit: {} holds what no node puts there: netns\n",
+            dir.path().join("run").display()
+        );
+        assert!(
+            stderr(&output).starts_with(&says),
+            "{args:?}: {}",
+            stderr(&output)
+        );
+    }
+    for kept in ["run/netns", "run/pods/1", "state/dpkg"] {
+        assert!(dir.path().join(kept).is_dir(), "{kept}");
+    }
+    assert_eq!(
+        std::fs::read_dir(dir.path().join("state")).unwrap().count(),
+        1
+    );
+}
