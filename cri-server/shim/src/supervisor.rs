@@ -52,6 +52,9 @@ const EPOLL_BATCH: usize = 16;
 /// How many ended children of unknown origin are remembered while a `create` or `exec` runs.
 const STRAYS_MAX: usize = 1024;
 
+/// How a process ended whose status someone else has.
+const UNKNOWN: Ended = Ended::Code(255);
+
 /// The answer to an operation.
 type Answer = Result<serde_json::Value, WireError>;
 
@@ -155,6 +158,8 @@ impl Supervisor {
             Some(Token::Stdout(serial)) => self.read_output(serial, crate::log::Source::Stdout),
             Some(Token::Stderr(serial)) => self.read_output(serial, crate::log::Source::Stderr),
             Some(Token::Command(serial)) => self.read_command(serial),
+            // Whoever is its parent has its exit code.
+            Some(Token::Foreign(serial)) => self.init_ended(serial, UNKNOWN),
             None => {}
         }
     }
@@ -222,7 +227,9 @@ impl Supervisor {
         } else if let Some(serial) = self
             .containers
             .iter()
-            .find(|container| container.pid == pid && container.lives())
+            .find(|container| {
+                container.pid == pid && container.lives() && container.foreign.is_none()
+            })
             .map(|c| c.serial)
         {
             self.init_ended(serial, ended);
@@ -245,9 +252,16 @@ impl Supervisor {
 
     /// How a process ended that was named by a runtime just now, if it did already.
     fn ended_already(&mut self, pid: i32) -> Option<Stray> {
-        let stray = self.strays.take(pid)?;
-        // The id may have been given out again: then there is a process, and the memory is of another one.
-        process::stat(Pid::from_raw(pid)).is_err().then_some(stray)
+        let stray = self.strays.take(pid);
+        match process::stat(Pid::from_raw(pid)) {
+            // The id may have been given out again since: a child of ours is the process that the runtime means.
+            Ok(stat) if is_ours(&stat) || !stat.is_dead() => None,
+            _ => Some(stray.unwrap_or(Stray {
+                pid,
+                session: None,
+                ended: UNKNOWN,
+            })),
+        }
     }
 
     /// Strays matter only while a command runs whose process is not known yet.
@@ -303,6 +317,8 @@ enum Token {
     Stdout(u64),
     Stderr(u64),
     Command(u64),
+    /// The pidfd of an init that is not our child.
+    Foreign(u64),
 }
 
 impl Token {
@@ -314,6 +330,7 @@ impl Token {
             Self::Stdout(serial) => (3, serial),
             Self::Stderr(serial) => (4, serial),
             Self::Command(serial) => (5, serial),
+            Self::Foreign(serial) => (6, serial),
         };
         serial << 3 | kind
     }
@@ -327,9 +344,15 @@ impl Token {
             3 => Self::Stdout(serial),
             4 => Self::Stderr(serial),
             5 => Self::Command(serial),
+            6 => Self::Foreign(serial),
             _ => return None,
         })
     }
+}
+
+/// Whether it is our child, so that its end reaches us.
+fn is_ours(stat: &process::ProcessStat) -> bool {
+    stat.parent == Pid::this().as_raw()
 }
 
 /// An error for the wire.
@@ -358,6 +381,7 @@ mod tests {
             Token::Stdout(7),
             Token::Stderr(u64::MAX >> 3),
             Token::Command(9),
+            Token::Foreign(10),
         ] {
             assert_eq!(Token::decode(token.encode()), Some(token));
         }

@@ -8,7 +8,7 @@ use serde_json::json;
 use shim::client::Client;
 use shim::files;
 use shim::protocol::{ErrorKind, State};
-use support::{Pod, entry, exit_of, kill, parse_log, runs, runtimes, wait_until};
+use support::{Pod, entry, exit_of, kill, runs, runtimes, wait_until};
 
 #[test]
 fn a_container_runs_and_its_exit_is_on_disk_before_it_is_told() {
@@ -506,32 +506,111 @@ fn a_shutdown_refuses_while_containers_run_and_with_force_leaves_nothing() {
 }
 
 #[test]
-fn a_grandchild_that_keeps_the_pipe_does_not_hold_up_the_exit_for_long() {
+fn a_process_that_left_the_container_and_keeps_its_pipe_delays_the_exit_by_a_second_and_is_still_logged()
+ {
     let Some(tool) = support::any_runtime() else {
         return;
     };
     let pod = Pod::start(&tool, &[]);
-    let mut events = pod.events();
-    // Without a pid namespace nothing kills the child; a session of its own keeps it from the terminal's fate. It leaves
-    // the container's cgroups, so that the shim cannot find it either.
-    let create = pod.container_with(
-        "c",
-        &["/bin/sh", "-c", "sleep 1000 & echo $!; exit 5"],
-        |config| {
-            let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
-            namespaces.retain(|namespace| namespace["type"] != "pid");
-        },
-    );
-    let mut client = pod.client();
+    let (mut client, mut events) = (pod.client(), pod.events());
+    // Without a pid namespace the kernel does not end it with the init; in another cgroup the shim does not find it.
+    let stray = "sh -c 'trap \"echo late; exit\" USR1; while :; do sleep 0.02; done' & echo $!";
+    let line = format!("{stray}; trap 'exit 5' TERM; while :; do sleep 1000 & wait; done");
+    let create = pod.container_with("c", &["/bin/sh", "-c", &line], |config| {
+        let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.retain(|namespace| namespace["type"] != "pid");
+    });
     client.create(create).unwrap();
     client.start("c").unwrap();
-    let exit = exit_of(&mut events, "c");
-    assert_eq!(exit.code, 5);
-    let log = parse_log(&fs::read(pod.log_path("c")).unwrap());
-    let grandchild: i32 = log[0].text.parse().unwrap();
-    wait_until("what its init left in the cgroup is killed", || {
-        !runs(grandchild)
+    wait_until("it named its child", || {
+        fs::read(pod.log_path("c")).is_ok_and(|log| !log.is_empty())
     });
+    let stray: i32 = pod.log("c")[0].text.parse().unwrap();
+    for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
+        let other = hierarchy.path().join(&pod.name).join("other");
+        if hierarchy.path().join(&pod.name).is_dir() && !hierarchy.path().ends_with("cpuset") {
+            fs::create_dir(&other).unwrap();
+            fs::write(other.join("cgroup.procs"), stray.to_string()).unwrap();
+        }
+    }
+    let begun = std::time::Instant::now();
+    wait_until("the trap is set and it ends", || {
+        client.signal("c", 15, false).unwrap();
+        client.status().unwrap().containers[0].exit.is_some()
+    });
+    assert_eq!(exit_of(&mut events, "c").code, 5);
+    let took = begun.elapsed();
+    assert!((900..5000).contains(&took.as_millis()), "{took:?}");
+    assert!(runs(stray));
+    kill(stray, 10);
+    wait_until("its last words are in the log", || {
+        pod.log("c").last().unwrap().text == "late"
+    });
+}
+
+/// A runtime that tells of a process which ended long before: what a very short program looks like on a busy machine.
+const HASTY: &str = r#"#!/bin/sh
+case "$*" in *delete*) exit 0;; esac
+while [ "$1" != --pid-file ]; do shift; done
+( sh -c 'p=$PPID; >"$0.up"; while read _ _ _ parent _ </proc/$$/stat && [ $parent = $p ]; do :; done; exit 7' "$2" &
+echo $! >"$2.new"; while ! [ -e "$2.up" ]; do :; done )
+while [ -e /proc/$(cat "$2.new") ]; do :; done
+mv "$2.new" "$2"
+"#;
+
+#[test]
+fn an_init_that_ended_before_its_id_was_known_has_its_exit_code() {
+    let Some(tool) = support::any_runtime() else {
+        return;
+    };
+    let pod = Pod::start(&tool, &[]);
+    let (mut client, mut events) = (pod.client(), pod.events());
+    let script = pod.path().join("hasty");
+    fs::write(&script, HASTY).unwrap();
+    make_executable(&script);
+    for number in 0..20 {
+        let id = format!("c{number}");
+        let mut create = pod.container(&id, "true");
+        create.runtime.path = script.clone();
+        client.create(create).unwrap();
+        assert_eq!(exit_of(&mut events, &id).code, 7);
+        client.delete(&id, false).unwrap();
+    }
+}
+
+#[test]
+fn an_init_that_vanished_or_belongs_to_someone_else_ends_with_255() {
+    let Some(tool) = support::any_runtime() else {
+        return;
+    };
+    let pod = Pod::start(&tool, &[]);
+    let (mut client, mut events) = (pod.client(), pod.events());
+    let mut child = std::process::Command::new("sleep")
+        .arg("1000")
+        .spawn()
+        .unwrap();
+    let mut gone = std::process::Command::new("true").spawn().unwrap();
+    gone.wait().unwrap();
+    for (id, pid) in [("gone", gone.id()), ("foreign", child.id())] {
+        let script = pod.path().join("names");
+        let body = format!(
+            "#!/bin/sh\ncase \"$*\" in *delete*) exit 0;; esac\nwhile [ \"$1\" != --pid-file ]; do shift; done\necho {pid} >\"$2\"\n"
+        );
+        fs::write(&script, body).unwrap();
+        make_executable(&script);
+        let mut create = pod.container(id, "true");
+        create.runtime.path = script;
+        assert_eq!(
+            client.create(create).unwrap().pid,
+            i32::try_from(pid).unwrap()
+        );
+    }
+    assert_eq!(exit_of(&mut events, "gone").code, 255);
+    assert!(client.signal("foreign", 15, false).unwrap());
+    child.wait().unwrap();
+    assert_eq!(exit_of(&mut events, "foreign").code, 255);
+    client.delete("gone", false).unwrap();
+    client.delete("foreign", false).unwrap();
 }
 
 fn make_executable(path: &std::path::Path) {

@@ -40,6 +40,8 @@ pub(super) struct Container {
     pub(super) phase: Phase,
     /// 0 until it is known.
     pub(super) pid: i32,
+    /// For an init that is not our child, as some runtimes have it: nothing else says that its id is still its own.
+    pub(super) foreign: Option<OwnedFd>,
     pub(super) started_at_ns: i64,
     /// A `start` is on its way: its end comes before that of the container.
     pub(super) starting: bool,
@@ -85,6 +87,7 @@ impl Container {
             bundle,
             phase: Phase::Creating,
             pid: 0,
+            foreign: None,
             started_at_ns: 0,
             starting: false,
             stdout: Output::default(),
@@ -202,6 +205,13 @@ impl Supervisor {
 
     /// The init was reaped.
     pub(super) fn init_ended(&mut self, serial: u64, ended: Ended) {
+        let foreign = self
+            .by_serial(serial)
+            .and_then(|container| container.foreign.take());
+        if let Some(pidfd) = foreign {
+            // It was added when the container was created.
+            drop(self.epoll.remove(&pidfd));
+        }
         let Some(container) = self.by_serial(serial) else {
             return;
         };

@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use sys::cgroup::{Cgroup, CgroupPath};
 use sys::error::Context;
-use sys::socket;
+use sys::{process, socket};
 
 use super::commands::{self, Command, Invocation, Log, Purpose};
 use super::connections::ReplyTo;
 use super::containers::{Container, Phase, separate};
-use super::{Supervisor, wire};
+use super::{Supervisor, Token, UNKNOWN, is_ours, wire};
 use crate::launch;
 use crate::log::{LogFile, Source};
 use crate::protocol::{Create, Created, ErrorKind, WireError};
@@ -243,8 +243,9 @@ impl Supervisor {
                     serde_json::to_value(Created { pid })
                         .map_err(|error| wire(ErrorKind::Internal, error.to_string())),
                 );
-                if let Some(stray) = self.ended_already(pid) {
-                    self.init_ended(serial, stray.ended);
+                match self.ended_already(pid) {
+                    Some(stray) => self.init_ended(serial, stray.ended),
+                    None => self.watch_foreign(serial, pid),
                 }
             }
             Err(error) => self.undo_create(serial, reply, error),
@@ -279,6 +280,27 @@ impl Supervisor {
         }
         self.hierarchies = hierarchies;
         Ok(pid)
+    }
+
+    /// An init that did not become our child sends us no SIGCHLD; its pidfd tells of its end, though not how it was.
+    fn watch_foreign(&mut self, serial: u64, pid: i32) {
+        let pid = sys::Pid::from_raw(pid);
+        if process::stat(pid).is_ok_and(|stat| is_ours(&stat)) {
+            return;
+        }
+        let watched = process::pidfd_open(pid).and_then(|pidfd| {
+            self.epoll.add(&pidfd, Token::Foreign(serial).encode())?;
+            Ok(pidfd)
+        });
+        match watched {
+            Ok(pidfd) => {
+                if let Some(container) = self.by_serial(serial) {
+                    container.foreign = Some(pidfd);
+                }
+            }
+            // It ended since.
+            Err(_) => self.init_ended(serial, UNKNOWN),
+        }
     }
 
     /// Leaves nothing of a failed creation. A runtime that failed by itself has cleaned up; one that was killed, or whose

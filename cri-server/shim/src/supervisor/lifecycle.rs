@@ -265,12 +265,16 @@ impl Supervisor {
     }
 }
 
-/// Signals the init. We are its parent and have not reaped it, so its id is still its own.
+/// Signals the init. We are its parent and have not reaped it, so its id is still its own; else there is a pidfd.
 pub(super) fn signal_init(container: &Container, signal: i32) -> Result<bool, WireError> {
     if !container.lives() {
         return Ok(false);
     }
-    deliver(container.pid, signal).map_err(|error| {
+    let sent = match &container.foreign {
+        Some(pidfd) => process::pidfd_send_signal(pidfd, signal),
+        None => process::send_signal(Pid::from_raw(container.pid), signal),
+    };
+    delivered(sent).map_err(|error| {
         wire(
             ErrorKind::Internal,
             format!("signal \"{}\": {error}", container.id),
@@ -302,13 +306,14 @@ fn signal_all(container: &Container, signal: i32) -> Result<bool, WireError> {
     }
     let mut delivered = false;
     for pid in processes {
-        delivered |= deliver(pid, signal).map_err(|error| internal(error.to_string()))?;
+        delivered |= self::delivered(process::send_signal(Pid::from_raw(pid), signal))
+            .map_err(|error| internal(error.to_string()))?;
     }
     Ok(delivered)
 }
 
-fn deliver(pid: i32, signal: i32) -> sys::Result<bool> {
-    match process::send_signal(Pid::from_raw(pid), signal) {
+fn delivered(sent: sys::Result<()>) -> sys::Result<bool> {
+    match sent {
         Ok(()) => Ok(true),
         Err(error) if error.errno == Errno::ESRCH => Ok(false),
         Err(error) => Err(error),

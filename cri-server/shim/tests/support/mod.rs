@@ -87,7 +87,15 @@ pub(crate) struct Pod {
     dir: tempfile::TempDir,
     pub(crate) name: String,
     pub(crate) tool: Tool,
+    /// The shim sees nothing but cgroup v2.
+    unified: bool,
 }
+
+/// A mount namespace of cgroup v2 alone, without controllers on hosts where v1 has them.
+const UNIFIED: &str =
+    "umount -R -l /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup && exec \"$@\"";
+/// crun refuses hybrid hosts: a mount namespace of cgroup v1 alone.
+const LEGACY: &str = "umount -l /sys/fs/cgroup/unified && exec \"$@\"";
 
 impl Pod {
     /// Starts a shim with these options.
@@ -109,7 +117,17 @@ impl Pod {
             dir,
             name,
             tool: tool.clone(),
+            unified: false,
         }
+    }
+
+    /// A shim on a host that has only cgroup v2.
+    pub(crate) fn start_unified(tool: &Tool, options: &[&str]) -> Self {
+        let mut pod = Self::prepare(tool);
+        pod.unified = true;
+        let line = pod.launch(options);
+        assert_eq!(line.get("ready"), Some(&json!(true)), "{line}");
+        pod
     }
 
     /// Runs the shim's command line and returns its one line.
@@ -136,23 +154,26 @@ impl Pod {
         line
     }
 
-    /// crun refuses hybrid hosts: it gets a mount namespace that is pure v1.
     fn launcher(&self) -> Command {
-        if self.tool.name == "crun" && Path::new("/sys/fs/cgroup/unified").is_dir() {
-            let mut command = Command::new("unshare");
-            command.args([
+        let hybrid = Path::new("/sys/fs/cgroup/unified").is_dir();
+        let script = match self.tool.name {
+            _ if self.unified => UNIFIED,
+            "crun" if hybrid => LEGACY,
+            _ => return Command::new(shim_binary()),
+        };
+        let mut command = Command::new("unshare");
+        command
+            .args([
                 "--mount",
                 "--propagation",
                 "private",
                 "sh",
                 "-c",
-                "umount -l /sys/fs/cgroup/unified && exec \"$@\"",
+                script,
                 "sh",
-            ]);
-            command.arg(shim_binary());
-            return command;
-        }
-        Command::new(shim_binary())
+            ])
+            .arg(shim_binary());
+        command
     }
 
     /// The pod's directory.
@@ -273,7 +294,12 @@ impl Pod {
 
     /// The processes of a container's cgroup.
     pub(crate) fn processes(&self, id: &str) -> Vec<i32> {
-        let path = Path::new("/sys/fs/cgroup/pids")
+        let hierarchy = if self.unified {
+            "/sys/fs/cgroup/unified"
+        } else {
+            "/sys/fs/cgroup/pids"
+        };
+        let path = Path::new(hierarchy)
             .join(&self.name)
             .join(id)
             .join("cgroup.procs");
