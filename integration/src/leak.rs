@@ -88,6 +88,7 @@ impl Scope {
                 },
             );
         }
+        self.sweep_rules();
         if self.links().iter().any(|line| line.contains(&self.bridge))
             && let Some(ip) = bin::genuine("ip")
         {
@@ -125,18 +126,52 @@ impl Scope {
             .collect()
     }
 
-    /// nftables lines that name the node's network.
+    /// Elements, chains and rules of nftables that name the node's network.
     fn rules(&self) -> Vec<String> {
-        let Some(nft) = bin::genuine("nft") else {
-            return Vec::new();
-        };
-        let rules = command::run(nft, ["list", "ruleset"]);
-        rules
-            .stdout
+        ruleset()
             .lines()
-            .filter(|line| line.contains(&self.bridge))
-            .map(|line| format!("nftables {}", line.trim()))
+            .flat_map(|line| line.split(", "))
+            .filter(|part| self.names_network(part))
+            .map(|part| format!("nftables {}", part.trim_matches([' ', '\t', ',', '{', '}'])))
             .collect()
+    }
+
+    /// Takes the node's masquerade out of the shared table, and the table with the last one.
+    fn sweep_rules(&self) {
+        let Some(nft) = bin::genuine("nft") else {
+            return;
+        };
+        for rule in self.rules() {
+            let words: Vec<&str> = rule.split_whitespace().collect();
+            if let Some(at) = words.iter().position(|word| *word == "goto") {
+                let subnet = words[at - 2];
+                command::run(
+                    &nft,
+                    [
+                        "delete",
+                        "element",
+                        "inet",
+                        "davit",
+                        "masquerade",
+                        "{",
+                        subnet,
+                        "}",
+                    ],
+                );
+                command::run(&nft, ["delete", "chain", "inet", "davit", words[at + 1]]);
+            }
+        }
+        let rules = ruleset();
+        if rules.contains("table inet davit") && !rules.contains("goto masq-") {
+            command::run(&nft, ["delete", "table", "inet", "davit"]);
+        }
+    }
+
+    /// `dvt12` but not `dvt123`.
+    fn names_network(&self, text: &str) -> bool {
+        text.match_indices(&self.bridge).any(|(at, found)| {
+            !text[at + found.len()..].starts_with(|next: char| next.is_ascii_alphanumeric())
+        })
     }
 
     /// The node's cgroups in every hierarchy, parents first.
@@ -227,6 +262,13 @@ impl Scope {
             .map(|(kind, count)| format!("descriptors of davit-cri: {count} x {kind}"))
             .collect()
     }
+}
+
+/// Everything nftables holds, or nothing where the tool is missing.
+fn ruleset() -> String {
+    bin::genuine("nft").map_or_else(String::new, |nft| {
+        command::run(nft, ["list", "ruleset"]).stdout
+    })
 }
 
 /// Kills what is in one cgroup directory (v1 and v2 both list it in cgroup.procs).

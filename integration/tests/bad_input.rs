@@ -98,10 +98,10 @@ fn broken_pods_and_containers_are_refused_with_the_field_s_name() {
             vec!["NO_SUCH"],
         ),
         (
-            "a relative mount",
-            json!({"mounts": [{"host_path": "/tmp", "container_path": "relative"}]}),
+            "a mount without a destination",
+            json!({"mounts": [{"host_path": "/tmp", "container_path": ""}]}),
             "InvalidArgument",
-            vec!["relative"],
+            vec!["container_path"],
         ),
         (
             "a user that does not exist",

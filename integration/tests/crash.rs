@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use integration::crictl::{pod, shell};
 use integration::image::TestImage;
+use integration::leak::Snapshot;
 use integration::node::Node;
 use integration::registry::Registry;
 use integration::{bin, wait};
@@ -104,8 +105,8 @@ struct Steps {
 const RUN_POD: Steps = Steps {
     operation: "RunPodSandbox",
     points: &[
-        "run_pod.reserved",
-        "run_pod.recorded",
+        "run_pod.directory",
+        "run_pod.intent",
         "run_pod.cgroup",
         "run_pod.shim",
         "run_pod.network",
@@ -116,10 +117,11 @@ const RUN_POD: Steps = Steps {
 const CREATE: Steps = Steps {
     operation: "CreateContainer",
     points: &[
-        "create_container.reserved",
-        "create_container.recorded",
-        "create_container.snapshot",
-        "create_container.spec",
+        "create_container.directory",
+        "create_container.intent",
+        "create_container.rootfs",
+        "create_container.config",
+        "create_container.runtime",
         "create_container.created",
     ],
 };
@@ -150,7 +152,11 @@ fn a_daemon_killed_in_the_middle_of_run_pod_sandbox_leaves_nothing_after_the_nex
 fn a_daemon_killed_in_the_middle_of_create_container_leaves_nothing_after_the_next_start() {
     each_fail_point(&CREATE, |node, _, _| {
         let config = pod("crash", node.dir());
-        let id = node.crictl().run_pod(&config);
+        // The pod of the first try is still there: only its container was half-made.
+        let id = match node.crictl().ok(&["pods", "-q", "--name", "crash"]) {
+            none if none.is_empty() => node.crictl().run_pod(&config),
+            id => id,
+        };
         let _killed = node
             .crictl()
             .try_create(&id, &shell("main", IMAGE, "sleep 1000"), &config);
@@ -166,6 +172,67 @@ fn a_daemon_killed_in_the_middle_of_pull_image_leaves_nothing_after_the_next_sta
     });
 }
 
+#[test]
+fn a_step_that_fails_undoes_the_steps_before_it_and_the_daemon_lives() {
+    if bin::skipped_for_want_of(&["crictl", "busybox", "nft"]) {
+        return;
+    }
+    for point in RUN_POD.points.iter().chain(CREATE.points) {
+        eprintln!("--- {point} fails ---");
+        let (mut node, before) = warm_node();
+        node.kill();
+        node.start_with_fail_points(&format!("{point}=error"));
+        let crictl = node.crictl();
+        let config = pod("crash", node.dir());
+        let file = crictl.file("crash.pod.json", &config);
+        let made = crictl.run(&["runp", &file]);
+        let failed = if made.code == 0 {
+            let id = made.ok();
+            let failed = crictl
+                .try_create(&id, &shell("main", IMAGE, "sleep 1000"), &config)
+                .err();
+            assert_eq!(crictl.ok(&["ps", "-a", "-q"]), "", "{point}");
+            assert!(crictl.ok(&["rmp", "-f", &id]).contains("Removed"));
+            failed
+        } else {
+            made.err()
+        };
+        assert!(
+            failed.contains(point),
+            "the error names what failed: {failed}"
+        );
+        assert!(node.daemon_is_alive(), "{point}");
+        assert_eq!(crictl.ok(&["pods", "-q"]), "", "{point}");
+        nothing_is_left(&node, &before, point);
+    }
+}
+
+/// A node whose first pod has come and gone: the bridge and the rules of the network stay for the next pod.
+fn warm_node() -> (Node, Snapshot) {
+    let mut node = Node::start();
+    node.import(&TestImage::busybox(), IMAGE);
+    let warm = node.crictl().run_pod(&pod("warm", node.dir()));
+    let _removed = node.crictl().ok(&["rmp", "-f", &warm]);
+    node.restart();
+    let before = node.scope().snapshot();
+    (node, before)
+}
+
+fn nothing_is_left(node: &Node, before: &Snapshot, point: &str) {
+    wait::until("nothing is left", Duration::from_secs(20), || {
+        let since = node.scope().snapshot().since(before);
+        let left: Vec<String> = since
+            .into_iter()
+            .filter(|line| !line.starts_with("descriptors"))
+            .collect();
+        if left.is_empty() {
+            return Some(());
+        }
+        eprintln!("{point}: {left:#?}");
+        None
+    });
+}
+
 /// Kills a daemon at each fail point in turn, starts the next one, and looks for what the dead one left.
 fn each_fail_point(steps: &Steps, act: impl Fn(&Node, &Registry, &str)) {
     if bin::skipped_for_want_of(&["crictl", "busybox", "docker-registry", "skopeo", "nft"]) {
@@ -174,13 +241,7 @@ fn each_fail_point(steps: &Steps, act: impl Fn(&Node, &Registry, &str)) {
     let registry = Registry::start();
     for point in steps.points {
         eprintln!("--- {} killed at {point} ---", steps.operation);
-        let mut node = Node::start();
-        node.import(&TestImage::busybox(), IMAGE);
-        // One pod before and after: the bridge and the rules of the network stay for the next pod by design.
-        let warm = node.crictl().run_pod(&pod("warm", node.dir()));
-        let _removed = node.crictl().ok(&["rmp", "-f", &warm]);
-        node.restart();
-        let before = node.scope().snapshot();
+        let (mut node, before) = warm_node();
         node.kill();
         node.start_with_fail_points(&format!("{point}=kill"));
         act(&node, &registry, point);
@@ -197,20 +258,6 @@ fn each_fail_point(steps: &Steps, act: impl Fn(&Node, &Registry, &str)) {
         act(&node, &registry, point);
         let _all = crictl.remove_all().ok();
         assert_eq!(crictl.ok(&["pods", "-q"]), "");
-        wait::until("nothing is left", Duration::from_secs(20), || {
-            let left: Vec<String> = node
-                .scope()
-                .snapshot()
-                .since(&before)
-                .into_iter()
-                .filter(|line| !line.starts_with("descriptors"))
-                .collect();
-            if left.is_empty() {
-                Some(())
-            } else {
-                eprintln!("{point}: {left:#?}");
-                None
-            }
-        });
+        nothing_is_left(&node, &before, point);
     }
 }
