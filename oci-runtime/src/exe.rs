@@ -33,14 +33,21 @@ pub fn protect() -> Result<()> {
         return Ok(());
     }
     if std::env::var_os(MARKER).is_some() {
-        return Err(Error::new("still writable after starting from a read-only copy").within(within()));
+        return Err(
+            Error::new("still writable after starting from a read-only copy").within(within()),
+        );
     }
     let safe = match readonly_mount() {
         // No CAP_SYS_ADMIN, an old kernel, or a file that is in no mount of ours.
-        Err(sys::Error { errno: Errno::EPERM | Errno::ENOSYS | Errno::EINVAL, .. }) => sealed_copy().within(within)?,
+        Err(sys::Error {
+            errno: Errno::EPERM | Errno::ENOSYS | Errno::EINVAL,
+            ..
+        }) => sealed_copy().within(within)?,
         other => other.within(within)?,
     };
-    let args: Vec<CString> = std::env::args_os().filter_map(|arg| CString::new(arg.into_vec()).ok()).collect();
+    let args: Vec<CString> = std::env::args_os()
+        .filter_map(|arg| CString::new(arg.into_vec()).ok())
+        .collect();
     let variable = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
         CString::new([name.into_vec(), value.into_vec()].join(&b'=')).ok()
     };
@@ -50,27 +57,44 @@ pub fn protect() -> Result<()> {
 }
 
 fn open_own() -> sys::Result<OwnedFd> {
-    sys::path::openat2(AT_FDCWD, Path::new(OWN), OFlag::O_RDONLY, Mode::empty(), ResolveFlag::empty())
+    sys::path::openat2(
+        AT_FDCWD,
+        Path::new(OWN),
+        OFlag::O_RDONLY,
+        Mode::empty(),
+        ResolveFlag::empty(),
+    )
 }
 
 fn is_readonly(own: &OwnedFd) -> sys::Result<bool> {
     use nix::fcntl::{FcntlArg, SealFlag, fcntl};
-    let stat = fstatvfs(own).map_err(|errno| sys::Error::new(errno, format!("fstatvfs({OWN:?})")))?;
+    let stat =
+        fstatvfs(own).map_err(|errno| sys::Error::new(errno, format!("fstatvfs({OWN:?})")))?;
     if stat.flags().contains(FsFlags::ST_RDONLY) {
         return Ok(true);
     }
     let seals = fcntl(own, FcntlArg::F_GET_SEALS).unwrap_or(0);
-    Ok(SealFlag::from_bits_truncate(seals).contains(SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SEAL))
+    Ok(
+        SealFlag::from_bits_truncate(seals)
+            .contains(SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SEAL),
+    )
 }
 
 fn readonly_mount() -> sys::Result<OwnedFd> {
     let tree = mount::open_tree(AT_FDCWD, Path::new(OWN), OpenTree::OPEN_TREE_CLONE)?;
     let set = MountAttr::MOUNT_ATTR_RDONLY;
-    mount::mount_setattr(&tree, MountAttrs { set, ..MountAttrs::default() })?;
+    mount::mount_setattr(
+        &tree,
+        MountAttrs {
+            set,
+            ..MountAttrs::default()
+        },
+    )?;
     Ok(tree)
 }
 
 fn sealed_copy() -> Result<OwnedFd> {
-    let content = std::fs::read(OWN).map_err(|error| sys::Error::from_io(&error, format!("read({OWN:?})")))?;
+    let content = std::fs::read(OWN)
+        .map_err(|error| sys::Error::from_io(&error, format!("read({OWN:?})")))?;
     Ok(sys::fd::sealed_memfd(c"davit-oci", &content)?)
 }

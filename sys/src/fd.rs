@@ -89,6 +89,19 @@ pub fn take_inherited(number: RawFd) -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Takes close-on-exec from the descriptor with this number, so that the next program gets it.
+///
+/// # Errors
+/// `EBADF` where the number is not open.
+pub fn keep_on_exec(number: RawFd) -> Result<()> {
+    // SAFETY: F_SETFD changes one flag of a descriptor and no ownership.
+    let ret = unsafe { libc::fcntl(number, libc::F_SETFD, 0) };
+    check(libc::c_long::from(ret), || {
+        format!("fcntl({number}, F_SETFD, 0)")
+    })
+    .map(drop)
+}
+
 /// Whether a descriptor of this number is open.
 pub fn is_open(number: RawFd) -> bool {
     // SAFETY: F_GETFD only reads the descriptor table, for any number.

@@ -93,6 +93,10 @@ fn dispatch(args: &[String], log: &mut Log) -> std::result::Result<u8, (Error, u
     if command.makes_processes {
         crate::exe::protect().map_err(|error| (error, code))?;
     }
+    // Descriptors that the caller forgot to close must not reach a container (CVE-2024-21626). Those that it means to
+    // pass on are marked again right before the program starts. A kernel before 5.11 cannot do this; the program's
+    // descriptors are then closed one step later, in its own start.
+    drop(sys::fd::close_on_exec_from(3));
     execute(&global, command, &parsed).map_err(|error| {
         let what = match parsed.operands.first() {
             Some(id) if command.count.1 > 0 => format!("{} {id:?}", command.name),

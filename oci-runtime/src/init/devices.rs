@@ -167,7 +167,15 @@ pub(super) fn file_nofollow(dir: &Root, name: &std::ffi::OsStr) -> Result<OwnedF
                 beneath,
             )?)
         }
-        other => Ok(other?),
+        Ok(fd) => {
+            let stat = nix::sys::stat::fstat(&fd)
+                .map_err(|errno| sys::Error::new(errno, format!("fstat({name:?})")))?;
+            if stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFLNK.bits() {
+                return Err(Error::new(format!("{name:?} is a symbolic link")));
+            }
+            Ok(fd)
+        }
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -81,6 +81,7 @@ pub(super) fn start(
     let ready = || -> Result<()> {
         // Everything that is not for the program closes with execve, whoever opened it.
         sys::fd::close_on_exec_from(preserved.end())?;
+        (3..preserved.end()).try_for_each(sys::fd::keep_on_exec)?;
         // The last thing: from here on a signal ends the process as it would end the program.
         sys::process::reset_signals()?;
         Ok(())

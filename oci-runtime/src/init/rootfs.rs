@@ -141,6 +141,7 @@ fn is_directory(fd: BorrowedFd<'_>) -> sys::Result<bool> {
 /// # Errors
 /// `EINVAL` on a ramdisk root, which needs `--no-pivot`.
 pub(super) fn pivot(root: &Root) -> Result<()> {
+    let old = Root::open(Path::new("/"))?;
     nix::unistd::fchdir(root).map_err(|errno| sys::Error::new(errno, "fchdir(rootfs)"))?;
     // The old root is put over the new one, so no directory is needed for it: pivot_root(2), NOTES.
     mount::pivot_root(Path::new("."), Path::new(".")).map_err(|error| {
@@ -152,6 +153,7 @@ pub(super) fn pivot(root: &Root) -> Result<()> {
             error
         }
     })?;
+    nix::unistd::fchdir(&old).map_err(|errno| sys::Error::new(errno, "fchdir(old root)"))?;
     // Taking the old root away must not take it away from the host.
     mount::set_propagation(Path::new("."), Propagation::Slave, true)?;
     mount::unmount(Path::new("."), MntFlags::MNT_DETACH)?;

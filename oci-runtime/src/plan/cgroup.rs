@@ -59,6 +59,19 @@ pub fn resources(
             &format!("{key:?} is not the name of a file"),
         );
     }
+    let sizes = [
+        ("limit", spec.memory.limit),
+        ("swap", spec.memory.swap),
+        ("reservation", spec.memory.reservation),
+    ];
+    for (name, size) in sizes {
+        let known = size.is_none_or(|size| size >= -1);
+        problems.require(
+            known,
+            &format!("{prefix}.memory.{name}"),
+            "negative; only -1 means unlimited",
+        );
+    }
     let text = |value: &String| (!value.is_empty()).then(|| value.clone());
     let (memory, cpu) = (&spec.memory, &spec.cpu);
     cgroup::Resources {

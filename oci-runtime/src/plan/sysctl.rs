@@ -143,7 +143,6 @@ mod tests {
             "vm.swappiness",
             "fs.file-max",
             "net.../x",
-            "net./etc",
             "",
             "net",
             "net..x",

@@ -210,9 +210,15 @@ pub fn set_affinity(pid: Pid, processors: &[usize]) -> Result<()> {
 pub fn join_session_keyring(name: &std::ffi::CStr) -> Result<bool> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
     // SAFETY: the name is NUL-terminated and lives through the call.
-    let ret = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) };
-    match check(ret, || format!("keyctl(KEYCTL_JOIN_SESSION_KEYRING, {name:?})")) {
-        Err(Error { errno: Errno::ENOSYS | Errno::EPERM, .. }) => Ok(false),
+    let ret =
+        unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) };
+    match check(ret, || {
+        format!("keyctl(KEYCTL_JOIN_SESSION_KEYRING, {name:?})")
+    }) {
+        Err(Error {
+            errno: Errno::ENOSYS | Errno::EPERM,
+            ..
+        }) => Ok(false),
         other => other.map(|_| true),
     }
 }

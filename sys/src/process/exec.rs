@@ -41,15 +41,24 @@ pub fn execveat(fd: impl AsFd, argv: &[CString], env: &[CString]) -> Error {
 /// # Errors
 /// Never on a sane kernel.
 pub fn reset_signals() -> Result<()> {
-    // SAFETY: all-zero is a valid `sigaction`: SIG_DFL, no flags, an empty mask.
-    let default: libc::sigaction = unsafe { std::mem::zeroed() };
+    // The kernel's own struct (handler, flags, restorer, mask) as four words: SIG_DFL, no flags, an empty mask. Not
+    // through glibc, which refuses to touch the two signals that it keeps for itself, and a caller may ignore those.
+    let default = [0_u64; 4];
+    let mask_size = size_of::<u64>();
     for signal in 1..=libc::SIGRTMAX() {
         if signal == libc::SIGKILL || signal == libc::SIGSTOP {
             continue;
         }
-        // SAFETY: `default` is a valid action that lives through the call; the two signals that glibc keeps for
-        // itself are refused with EINVAL, which is what we want.
-        unsafe { libc::sigaction(signal, &raw const default, std::ptr::null_mut()) };
+        // SAFETY: `default` is what the kernel reads for an action and lives through the call; no old one is asked for.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                mask_size,
+            )
+        };
     }
     set_signal_mask(&SigSet::empty())
 }

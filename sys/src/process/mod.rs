@@ -6,15 +6,16 @@ mod pidfd;
 mod stat;
 
 pub use attributes::{
-    IoClass, Scheduler, exit_now, join_session_keyring, set_affinity, set_child_subreaper, set_domainname, set_dumpable,
-    set_hostname, set_io_priority, set_keep_caps, set_no_new_privs, set_parent_death_signal,
-    set_personality, set_scheduler, setsid, umask,
+    IoClass, Scheduler, exit_now, join_session_keyring, set_affinity, set_child_subreaper,
+    set_domainname, set_dumpable, set_hostname, set_io_priority, set_keep_caps, set_no_new_privs,
+    set_parent_death_signal, set_personality, set_scheduler, setsid, umask,
 };
 pub use clone::{Child, CloneArgs, Forked, clone3, fork};
 pub use exec::{
     block_all_signals, execve, execveat, ignore_signal, reset_signals, set_signal_mask,
 };
 pub use pidfd::{
-    Exit, kill, peek_ended, pidfd_open, pidfd_send_signal, reap_any, send_signal, wait, wait_any, wait_pid,
+    Exit, kill, peek_ended, pidfd_open, pidfd_send_signal, reap_any, send_signal, wait, wait_any,
+    wait_pid,
 };
 pub use stat::{ProcessStat, start_time, stat};

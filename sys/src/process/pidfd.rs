@@ -169,7 +169,11 @@ pub fn peek_ended() -> Result<Option<Pid>> {
         match nix::sys::wait::waitid(Id::All, flags) {
             Err(Errno::EINTR) => {}
             Err(Errno::ECHILD) => return Ok(None),
-            other => return Ok(other.call(|| "waitid(P_ALL, WEXITED|WNOHANG|WNOWAIT)".to_owned())?.pid()),
+            other => {
+                return Ok(other
+                    .call(|| "waitid(P_ALL, WEXITED|WNOHANG|WNOWAIT)".to_owned())?
+                    .pid());
+            }
         }
     }
 }

@@ -1,0 +1,152 @@
+//! Hooks: their order, their state, their place in the container's life.
+use serde_json::{Value, json};
+
+use crate::harness::{Container, Runtime, eventually};
+
+/// A hook that appends its name, and the state that it was given, to a file of the host.
+fn hook(log: &str, name: &str) -> Value {
+    let script = format!("printf '{name} ' >> {log}; cat >> {log}; echo >> {log}");
+    json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"]}])
+}
+
+#[test]
+fn all_six_hooks_run_in_order_with_the_right_state() {
+    for runtime in Runtime::all() {
+        let container = Container::new(runtime, "sleep 1000");
+        let log = container.bundle().join("log").to_str().unwrap().to_owned();
+        let container = container.with(|config| {
+            config["annotations"] = json!({"org.example.key": "value"});
+            config["mounts"].as_array_mut().unwrap().push(
+                json!({"destination": "/hooks", "type": "bind", "source": "/", "options": ["rbind"]}),
+            );
+            config["hooks"] = json!({
+                "prestart": hook(&log, "prestart"),
+                "createRuntime": hook(&log, "createRuntime"),
+                "createContainer": hook(&log, "createContainer"),
+                "startContainer": hook(&format!("/hooks{log}"), "startContainer"),
+                "poststart": hook(&log, "poststart"),
+                "poststop": hook(&log, "poststop")
+            });
+        });
+        container.start();
+        eventually("startContainer and poststart ran", || {
+            let text = std::fs::read_to_string(&log).unwrap();
+            text.contains("poststart") && text.contains("startContainer")
+        });
+        let pid = container.pid();
+        container.must(&["delete", "--force", &container.id]);
+        let text = std::fs::read_to_string(&log).unwrap();
+        let entries: Vec<(&str, Value)> = text
+            .lines()
+            .filter_map(|line| line.split_once(' '))
+            .map(|(name, state)| (name, serde_json::from_str(state).unwrap()))
+            .collect();
+        let mut names: Vec<&str> = entries.iter().map(|(name, _)| *name).collect();
+        // These two concern different processes: either may be first.
+        names[3..5].sort_unstable();
+        let order = [
+            "prestart",
+            "createRuntime",
+            "createContainer",
+            "poststart",
+            "startContainer",
+            "poststop",
+        ];
+        assert_eq!(names, order, "{runtime:?}");
+        for (name, state) in &entries {
+            assert_eq!(state["id"], container.id.as_str(), "{runtime:?} {name}");
+            assert_eq!(
+                state["bundle"],
+                container.bundle().to_str().unwrap(),
+                "{runtime:?} {name}"
+            );
+            assert_eq!(
+                state["annotations"]["org.example.key"], "value",
+                "{runtime:?} {name}"
+            );
+            let status = match *name {
+                "startContainer" => "created",
+                // runc before 1.2 says "created" here.
+                "poststart" if runtime == Runtime::Runc => continue,
+                "poststart" => "running",
+                "poststop" => "stopped",
+                _ => "creating",
+            };
+            assert_eq!(state["status"], status, "{runtime:?} {name}");
+            if matches!(*name, "prestart" | "createRuntime" | "poststart") {
+                assert_eq!(state["pid"], pid, "{runtime:?} {name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn create_hooks_see_the_namespaces_they_belong_to() {
+    for runtime in Runtime::all() {
+        let container = Container::new(runtime, "true");
+        let out = container.bundle().join("ns").to_str().unwrap().to_owned();
+        let show = |name: &str| {
+            let script = format!("printf '{name} ' >> {out}; readlink /proc/self/ns/uts >> {out}");
+            json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"]}])
+        };
+        let container = container.with(|config| {
+            config["hooks"] =
+                json!({"createRuntime": show("runtime"), "createContainer": show("container")});
+        });
+        assert!(container.run().status.success());
+        let own = std::fs::read_link("/proc/self/ns/uts").unwrap();
+        let text = std::fs::read_to_string(&out).unwrap();
+        let of = |name: &str| {
+            text.lines()
+                .find_map(|line| line.strip_prefix(name))
+                .unwrap()
+                .trim()
+                .to_owned()
+        };
+        assert_eq!(of("runtime"), own.to_str().unwrap(), "{runtime:?}");
+        assert_ne!(of("container"), own.to_str().unwrap(), "{runtime:?}");
+    }
+}
+
+#[test]
+fn a_hook_that_hangs_is_killed_at_its_deadline_and_the_container_goes() {
+    for runtime in Runtime::all() {
+        let container = Container::new(runtime, "true").with(|config| {
+            config["hooks"] = json!({"createRuntime": [{"path": "/bin/sleep", "args": ["sleep", "1000"], "timeout": 1}]});
+        });
+        container.write_config();
+        let (code, ..) = container.call(&["create", &container.id]);
+        assert_eq!(code, Some(1), "{runtime:?}");
+        container.assert_nothing_left();
+    }
+}
+
+#[test]
+fn a_failing_start_container_hook_keeps_the_program_from_running() {
+    for runtime in Runtime::ours() {
+        let container = Container::new(runtime, "touch /ran").with(|config| {
+            config["hooks"] = json!({"startContainer": [{"path": "/bin/false"}]});
+        });
+        container.write_config();
+        container.must(&["create", &container.id]);
+        container.call(&["start", &container.id]);
+        eventually("the container stops", || container.status() == "stopped");
+        assert!(!container.inside("ran").exists());
+    }
+}
+
+#[test]
+fn a_failing_poststop_hook_does_not_keep_the_container() {
+    for runtime in Runtime::ours() {
+        let container = Container::new(runtime, "true").with(|config| {
+            config["hooks"] = json!({"poststop": [{"path": "/bin/false"}, {"path": "/bin/true"}]});
+        });
+        let output = container.run();
+        assert!(output.status.success(), "{output:?}");
+        assert!(
+            crate::harness::text(&output.stderr).contains("hooks.poststop[0]"),
+            "{output:?}"
+        );
+        container.assert_nothing_left();
+    }
+}

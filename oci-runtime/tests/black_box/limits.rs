@@ -1,0 +1,187 @@
+//! Limits: on the host as it is, and on cgroup v2 in a mount namespace of our own.
+use serde_json::json;
+
+use crate::harness::{Container, Runtime, cgroups_named};
+
+#[test]
+fn limits_are_in_the_cgroup_before_the_program_runs() {
+    for runtime in Runtime::all() {
+        let container = Container::new(runtime, "sleep 1000").with(|config| {
+            config["linux"]["resources"]["memory"] = json!({"limit": 64 << 20});
+            config["linux"]["resources"]["pids"] = json!({"limit": 17});
+            config["linux"]["resources"]["cpu"] =
+                json!({"quota": 50_000, "period": 100_000, "shares": 512});
+        });
+        container.start();
+        let value = |controller: &str, file: &str| {
+            let dirs = cgroups_named(&container.id);
+            let dir = dirs.iter().find(|dir| dir.join(file).exists());
+            let dir = dir.unwrap_or_else(|| panic!("no {controller} cgroup with {file}: {dirs:?}"));
+            std::fs::read_to_string(dir.join(file))
+                .unwrap()
+                .trim()
+                .to_owned()
+        };
+        if sys::cgroup::Hierarchies::detect().unwrap().mode() == sys::cgroup::Mode::V2 {
+            assert_eq!(value("memory", "memory.max"), "67108864");
+            assert_eq!(value("pids", "pids.max"), "17");
+            assert_eq!(value("cpu", "cpu.max"), "50000 100000");
+        } else {
+            assert_eq!(
+                value("memory", "memory.limit_in_bytes"),
+                "67108864",
+                "{runtime:?}"
+            );
+            assert_eq!(value("pids", "pids.max"), "17", "{runtime:?}");
+            assert_eq!(value("cpu", "cpu.cfs_quota_us"), "50000", "{runtime:?}");
+            assert_eq!(value("cpu", "cpu.shares"), "512", "{runtime:?}");
+        }
+    }
+}
+
+#[test]
+fn a_program_over_its_memory_limit_is_killed() {
+    for runtime in Runtime::all() {
+        let container = Container::new(runtime, "sleep 1000").with(|config| {
+            config["linux"]["resources"]["memory"] = json!({"limit": 16 << 20, "swap": 16 << 20});
+        });
+        container.start();
+        let (code, ..) = container.call(&[
+            "exec",
+            &container.id,
+            "dd",
+            "if=/dev/zero",
+            "of=/dev/null",
+            "bs=100M",
+            "count=1",
+        ]);
+        assert_eq!(code, Some(137), "{runtime:?}");
+    }
+}
+
+#[test]
+fn update_changes_limits_by_flags_and_by_document() {
+    for runtime in Runtime::all() {
+        let container = Container::new(runtime, "sleep 1000").with(|config| {
+            config["linux"]["resources"]["memory"] = json!({"limit": 64 << 20});
+        });
+        container.start();
+        let value = |file: &str| {
+            let dirs = cgroups_named(&container.id);
+            let dir = dirs.iter().find(|dir| dir.join(file).exists()).unwrap();
+            std::fs::read_to_string(dir.join(file))
+                .unwrap()
+                .trim()
+                .to_owned()
+        };
+        let v2 = sys::cgroup::Hierarchies::detect().unwrap().mode() == sys::cgroup::Mode::V2;
+        let memory = if v2 {
+            "memory.max"
+        } else {
+            "memory.limit_in_bytes"
+        };
+        container.must(&[
+            "update",
+            "--memory",
+            "32m",
+            "--pids-limit",
+            "11",
+            &container.id,
+        ]);
+        assert_eq!(
+            (value(memory).as_str(), value("pids.max").as_str()),
+            ("33554432", "11"),
+            "{runtime:?}"
+        );
+        let file = container.bundle().join("resources.json");
+        std::fs::write(
+            &file,
+            json!({"memory": {"limit": 48 << 20}, "pids": {"limit": 12}}).to_string(),
+        )
+        .unwrap();
+        container.must(&[
+            "update",
+            "--resources",
+            file.to_str().unwrap(),
+            &container.id,
+        ]);
+        assert_eq!(
+            (value(memory).as_str(), value("pids.max").as_str()),
+            ("50331648", "12"),
+            "{runtime:?}"
+        );
+        std::fs::write(&file, json!({"blockIO": {"weight": 100}}).to_string()).unwrap();
+        if runtime == Runtime::Davit {
+            let (code, _, stderr) =
+                container.call(&["update", "-r", file.to_str().unwrap(), &container.id]);
+            assert_eq!(code, Some(1));
+            assert!(
+                stderr.contains("resources.blockIO: not supported yet"),
+                "{stderr}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_cgroups_path_is_taken_as_it_is_and_goes_with_the_container() {
+    for runtime in Runtime::all() {
+        let container = Container::new(runtime, "sleep 1000");
+        let name = format!("{}-own", container.id);
+        let path = format!("/davit-tests/{name}");
+        let container =
+            container.with(|config| config["linux"]["cgroupsPath"] = path.clone().into());
+        container.start();
+        let own = std::fs::read_to_string(format!("/proc/{}/cgroup", container.pid())).unwrap();
+        assert!(
+            own.lines().filter(|line| line.ends_with(&path)).count() >= 1,
+            "{runtime:?}: {own}"
+        );
+        container.must(&["delete", "-f", &container.id]);
+        assert_eq!(cgroups_named(&name), Vec::<std::path::PathBuf>::new());
+    }
+}
+
+/// Everything of the life of a container once more, where every tool believes that the host has only cgroup v2.
+#[test]
+fn containers_live_on_cgroup_v2_as_well() {
+    for runtime in Runtime::ours() {
+        let container = Container::new(runtime, "cut -d : -f 1,3 /proc/self/cgroup | tail -1; grep ' /sys/fs/cgroup ' /proc/self/mountinfo | grep -c cgroup2; ls /sys/fs/cgroup/cgroup.procs")
+            .with(|config| {
+                config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "cgroup"}));
+                config["linux"]["resources"] = json!({"devices": [{"allow": false, "access": "rwm"}]});
+                config["mounts"].as_array_mut().unwrap().push(
+                    json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid", "noexec", "nodev", "ro"]}),
+                );
+            });
+        container.write_config();
+        let script = format!(
+            "umount -R /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup || exit 99
+            oci='{} --root {}'
+            $oci run {id} || exit 98
+            sed -i 's/cut -d/sleep 1000; cut -d/' config.json
+            $oci run --detach {id} >/dev/null || exit 97
+            $oci exec {id} cat /dev/mem 2>/dev/null && exit 96
+            $oci exec {id} cat /proc/1/comm || exit 95
+            $oci kill {id} KILL || exit 94
+            $oci delete --force {id} || exit 93
+            find /sys/fs/cgroup -name {id}",
+            runtime.program(),
+            container.state_root().display(),
+            id = container.id
+        );
+        let output = std::process::Command::new("timeout")
+            .args(["30", "unshare", "--mount", "sh", "-c", &script])
+            .current_dir(container.bundle())
+            .stdin(std::process::Stdio::null())
+            .output()
+            .unwrap();
+        let stdout = crate::harness::text(&output.stdout);
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(
+            stdout,
+            "0:/\n1\n/sys/fs/cgroup/cgroup.procs\nsleep\n".replace("sleep", "sh"),
+            "{output:?}"
+        );
+    }
+}

@@ -1,0 +1,14 @@
+//! The built `davit-oci`, from outside. Tests that runc passes as well run against both, where runc is installed:
+//! what only one of them does is then visible as a difference, not as an opinion.
+//!
+//! The tests need root. Without it they say so and pass; `MUST_WORK=1` makes that a failure.
+mod config;
+mod exec;
+mod harness;
+mod hooks;
+mod lifecycle;
+mod limits;
+mod mounts;
+mod process;
+mod security;
+mod userns;

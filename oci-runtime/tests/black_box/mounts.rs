@@ -1,0 +1,287 @@
+//! The option table, propagation, bind mounts, tmpcopyup, id-mapped mounts.
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+use serde_json::json;
+
+use crate::harness::{Container, Runtime};
+
+fn add_mount(container: Container, mount: serde_json::Value) -> Container {
+    container.with(|config| config["mounts"].as_array_mut().unwrap().push(mount))
+}
+
+/// The options of the mount at `/x`, as the container sees them.
+const SHOW: &str = "grep ' /x ' /proc/self/mountinfo | cut -d ' ' -f 6";
+
+#[test]
+fn each_option_becomes_the_attribute_it_names() {
+    let table: [(&[&str], &[&str], &[&str]); 14] = [
+        (&["ro"], &["ro"], &["rw"]),
+        (&["rw"], &["rw"], &["ro"]),
+        (&["ro", "rw"], &["rw"], &["ro"]),
+        (&["nosuid"], &["nosuid"], &[]),
+        (&["nosuid", "suid"], &[], &["nosuid"]),
+        (&["nodev"], &["nodev"], &[]),
+        (&["nodev", "dev"], &[], &["nodev"]),
+        (&["noexec"], &["noexec"], &[]),
+        (&["noexec", "exec"], &[], &["noexec"]),
+        (&["noatime"], &["noatime"], &["relatime"]),
+        (&["noatime", "relatime"], &["relatime"], &["noatime"]),
+        (&["strictatime"], &[], &["relatime", "noatime"]),
+        (&["nodiratime"], &["nodiratime"], &[]),
+        (
+            &["nosuid", "nodev", "noexec", "ro"],
+            &["nosuid", "nodev", "noexec", "ro"],
+            &[],
+        ),
+    ];
+    for runtime in Runtime::all() {
+        for (options, with, without) in table {
+            if runtime == Runtime::Runc && options == ["noatime", "relatime"] {
+                // runc sets both, and the kernel prefers the first.
+                continue;
+            }
+            for bind in [false, true] {
+                let mut all: Vec<&str> = options.to_vec();
+                let mount = if bind {
+                    all.push("bind");
+                    json!({"destination": "/x", "type": "bind", "source": "/etc", "options": all})
+                } else {
+                    json!({"destination": "/x", "type": "tmpfs", "source": "tmpfs", "options": all})
+                };
+                let shown = add_mount(Container::new(runtime, SHOW), mount).output();
+                let shown: Vec<&str> = shown.trim().split(',').collect();
+                for one in with {
+                    assert!(
+                        shown.contains(one),
+                        "{runtime:?} {options:?} bind={bind}: {shown:?}"
+                    );
+                }
+                for one in without {
+                    assert!(
+                        !shown.contains(one),
+                        "{runtime:?} {options:?} bind={bind}: {shown:?}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn recursive_options_reach_the_mounts_below() {
+    for runtime in Runtime::ours() {
+        let script =
+            "grep -E ' /x(/pts)? ' /proc/self/mountinfo | cut -d ' ' -f 6 | cut -d , -f 1-4";
+        let mount = json!({"destination": "/x", "source": "/dev", "options": ["rbind", "rro", "rnosuid", "rnodev", "rnoexec"]});
+        let shown = add_mount(Container::new(runtime, script), mount).output();
+        let lines: Vec<&str> = shown.lines().collect();
+        assert!(lines.len() >= 2, "{shown}");
+        assert!(
+            lines.iter().all(|line| *line == "ro,nosuid,nodev,noexec"),
+            "{shown}"
+        );
+    }
+}
+
+#[test]
+fn a_plain_bind_does_not_bring_the_mounts_below() {
+    for runtime in Runtime::all() {
+        let count = |option: &str| {
+            let mount =
+                json!({"destination": "/x", "type": "bind", "source": "/dev", "options": [option]});
+            let script = "grep -c ' /x' /proc/self/mountinfo";
+            add_mount(Container::new(runtime, script), mount)
+                .output()
+                .trim()
+                .parse::<u32>()
+                .unwrap()
+        };
+        assert_eq!(count("bind"), 1);
+        assert!(count("rbind") > 1);
+    }
+}
+
+#[test]
+fn a_file_is_bound_onto_a_file_that_is_made_for_it() {
+    for runtime in Runtime::all() {
+        let container = Container::new(runtime, "cat /new/dir/file");
+        let source = container.bundle().join("source");
+        std::fs::write(&source, "content").unwrap();
+        let relative = json!({"destination": "/new/dir/file", "type": "bind", "source": source, "options": ["bind", "ro"]});
+        let container = add_mount(container, relative);
+        assert_eq!(container.output(), "content");
+        assert!(container.inside("/new/dir/file").is_file());
+    }
+}
+
+#[test]
+fn a_relative_source_counts_from_the_bundle_and_a_relative_destination_from_the_root() {
+    for runtime in Runtime::ours() {
+        let container = Container::new(runtime, "cat /x/file");
+        std::fs::create_dir(container.bundle().join("data")).unwrap();
+        std::fs::write(container.bundle().join("data/file"), "here").unwrap();
+        let container = add_mount(
+            container,
+            json!({"destination": "x", "source": "data", "options": ["bind"]}),
+        );
+        assert_eq!(container.output(), "here");
+    }
+}
+
+#[test]
+fn propagation_is_what_the_option_says() {
+    for runtime in Runtime::all() {
+        for (option, expected) in [("rshared", "shared:"), ("rprivate", ""), ("rslave", "")] {
+            let mount = json!({"destination": "/x", "type": "tmpfs", "source": "tmpfs", "options": [option]});
+            let script = "grep ' /x ' /proc/self/mountinfo | cut -d ' ' -f 7";
+            let shown = add_mount(Container::new(runtime, script), mount).output();
+            assert!(
+                shown.starts_with(expected) && (!expected.is_empty() || shown.trim() == "-"),
+                "{option}: {shown}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_root_has_the_propagation_asked_for() {
+    for runtime in Runtime::ours() {
+        for (asked, expected) in [("", "-"), ("private", "-"), ("rshared", "shared:")] {
+            let container = Container::new(runtime, "grep ' / / ' /proc/self/mountinfo | head -1; grep ' / ' /proc/self/mountinfo | cut -d ' ' -f 7")
+                .with(|config| {
+                    if !asked.is_empty() {
+                        config["linux"]["rootfsPropagation"] = asked.into();
+                    }
+                });
+            let shown = container.output();
+            assert!(
+                shown.lines().last().unwrap().starts_with(expected),
+                "{runtime:?} {asked:?}: {shown}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_tmpfs_takes_the_mode_of_the_directory_below() {
+    for runtime in Runtime::all() {
+        let container = Container::new(runtime, "stat -c %a /x /y /z");
+        std::fs::create_dir(container.inside("x")).unwrap();
+        std::fs::set_permissions(
+            container.inside("x"),
+            std::fs::Permissions::from_mode(0o2710),
+        )
+        .unwrap();
+        let tmpfs = |path: &str, options: &[&str]| json!({"destination": path, "type": "tmpfs", "source": "tmpfs", "options": options});
+        let container = add_mount(container, tmpfs("/x", &[]));
+        let container = add_mount(container, tmpfs("/y", &["mode=701"]));
+        let container = add_mount(container, tmpfs("/z", &["ro", "mode=700"]));
+        let shown = container.output();
+        let lines: Vec<&str> = shown.lines().collect();
+        assert_eq!(lines[1..], ["701", "700"]);
+        assert!(lines[0].ends_with("710"), "{shown}");
+    }
+}
+
+#[test]
+fn tmpcopyup_copies_what_the_tmpfs_hides() {
+    for runtime in Runtime::all() {
+        let script = "cat /x/file /x/dir/deep; readlink /x/link; stat -c '%a %u %g' /x/file /x/dir; touch /x/new 2>/dev/null; true";
+        let container = Container::new(runtime, script);
+        std::fs::create_dir_all(container.inside("x/dir")).unwrap();
+        std::fs::write(container.inside("x/file"), "file\n").unwrap();
+        std::fs::write(container.inside("x/dir/deep"), "deep\n").unwrap();
+        symlink("/etc/passwd", container.inside("x/link")).unwrap();
+        std::os::unix::fs::chown(container.inside("x/file"), Some(33), Some(34)).unwrap();
+        std::fs::set_permissions(
+            container.inside("x/file"),
+            std::fs::Permissions::from_mode(0o4640),
+        )
+        .unwrap();
+        let mount = json!({"destination": "/x", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup", "nodev"]});
+        let container = add_mount(container, mount);
+        assert_eq!(
+            container.output(),
+            "file\ndeep\n/etc/passwd\n4640 33 34\n755 0 0\n",
+            "{runtime:?}"
+        );
+        assert!(
+            !container.inside("x/new").exists(),
+            "the image is untouched"
+        );
+    }
+}
+
+#[test]
+fn an_id_mapped_mount_shows_other_owners() {
+    for runtime in Runtime::ours() {
+        let container = Container::new(
+            runtime,
+            "stat -c '%u %g' /x/file; touch /x/new 2>/dev/null; true",
+        );
+        let data = container.bundle().join("data");
+        std::fs::create_dir(&data).unwrap();
+        std::fs::write(data.join("file"), "").unwrap();
+        std::os::unix::fs::chown(data.join("file"), Some(5), Some(6)).unwrap();
+        let map = json!([{"containerID": 0, "hostID": 1000, "size": 1000}]);
+        let mount = json!({"destination": "/x", "source": data, "options": ["bind"], "uidMappings": map, "gidMappings": map});
+        let container = add_mount(container, mount);
+        assert_eq!(container.output(), "1005 1006\n");
+        // The root of the container is no user of the map, so what it makes has no owner to be given: refused.
+        assert!(
+            !data.join("new").exists() || std::fs::metadata(data.join("new")).unwrap().uid() != 0
+        );
+    }
+}
+
+#[test]
+fn a_read_only_root_cannot_be_written_and_its_mounts_can() {
+    for runtime in Runtime::all() {
+        let script = "touch /file 2>/dev/null && echo wrote; touch /tmp/x && touch /dev/shm/x && echo mounts; grep -q ' / / ro' /proc/self/mountinfo; echo";
+        let container =
+            Container::new(runtime, script).with(|config| config["root"]["readonly"] = true.into());
+        let container = add_mount(
+            container,
+            json!({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"}),
+        );
+        assert_eq!(container.output().trim(), "mounts", "{runtime:?}");
+    }
+}
+
+#[test]
+fn the_cgroup_mount_shows_the_container_only() {
+    for runtime in Runtime::ours() {
+        let mount = json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid", "noexec", "nodev", "ro"]});
+        for private in [false, true] {
+            let script = "cat /sys/fs/cgroup/pids/cgroup.procs /sys/fs/cgroup/cgroup.procs 2>/dev/null; touch /sys/fs/cgroup/x 2>/dev/null && echo writable";
+            let container =
+                add_mount(Container::new(runtime, script), mount.clone()).with(|config| {
+                    if private {
+                        config["linux"]["namespaces"]
+                            .as_array_mut()
+                            .unwrap()
+                            .push(json!({"type": "cgroup"}));
+                    }
+                });
+            let output = container.run();
+            let shown = crate::harness::text(&output.stdout);
+            assert!(
+                shown.starts_with("1\n") && !shown.contains("writable"),
+                "private={private}: {output:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_link_in_the_image_leads_a_mount_nowhere_else() {
+    for runtime in Runtime::all() {
+        let container = Container::new(runtime, "grep -c ' /outside ' /proc/self/mountinfo");
+        symlink("/../../../../outside", container.inside("link")).unwrap();
+        let mount = json!({"destination": "/link", "type": "tmpfs", "source": "tmpfs"});
+        let container = add_mount(container, mount);
+        assert_eq!(container.output(), "1\n", "{runtime:?}");
+        assert!(!std::path::Path::new("/outside").exists());
+        assert!(container.inside("outside").is_dir());
+    }
+}
