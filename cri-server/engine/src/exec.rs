@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use shim::protocol::Exec;
 use tokio::io::Interest;
 use tokio::net::unix::pipe;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -33,6 +33,9 @@ const STREAM_LIMIT: usize = 16 << 20;
 /// How long output may follow the end of the command, while something it started holds the pipe.
 const DRAIN: Duration = Duration::from_millis(500);
 
+/// How long a command waits for the pod's listener, which connects when the pod was made or found again.
+const CONNECTING: Duration = Duration::from_secs(5);
+
 /// How long a killed command may take to end.
 const AFTER_KILL: Duration = Duration::from_secs(10);
 
@@ -40,6 +43,8 @@ const AFTER_KILL: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(crate) struct Execs {
     waiting: Mutex<HashMap<String, Waiter>>,
+    /// Whether somebody listens for their ends.
+    listening: watch::Sender<bool>,
 }
 
 #[derive(Debug)]
@@ -63,6 +68,20 @@ impl Execs {
 
     fn drop(&self, id: &str) {
         self.lock().remove(id);
+    }
+
+    /// The pod's listener has connected, or lost the connection.
+    pub(crate) fn set_listening(&self, listening: bool) {
+        self.listening.send_replace(listening);
+    }
+
+    /// Waits until the end of a command cannot be missed. In vain with a shim that is gone: asking it says so.
+    async fn listened_to(&self) {
+        let mut listening = self.listening.subscribe();
+        tokio::time::timeout(CONNECTING, listening.wait_for(|listening| *listening))
+            .await
+            .map(drop)
+            .ok();
     }
 
     /// A command ended.
@@ -120,6 +139,7 @@ pub(crate) async fn exec_sync(
         return Err(Error::invalid("cmd", "empty"));
     };
     let deadline = (!timeout.is_zero()).then(|| Instant::now() + timeout);
+    pod.execs.listened_to().await;
     let exec_id = ids::new_id()?;
     let ended = pod.execs.register(&exec_id);
     let running = Running {

@@ -2,6 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use serde::Deserialize;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -12,6 +16,8 @@ use crate::model::{HandlerFeatures, HandlerInfo};
 pub(crate) struct Handlers {
     by_name: BTreeMap<String, shim::protocol::Runtime>,
     default: String,
+    /// What each can do; asked when somebody wants to know.
+    features: OnceLock<BTreeMap<String, HandlerFeatures>>,
 }
 
 impl Handlers {
@@ -44,6 +50,7 @@ impl Handlers {
         Ok(Self {
             by_name,
             default: config.default_handler.clone(),
+            features: OnceLock::new(),
         })
     }
 
@@ -66,12 +73,18 @@ impl Handlers {
         self.by_name.values()
     }
 
-    /// What a front-end tells about them: the default under the empty name first.
+    /// What a front-end tells about them: the default under the empty name first. Blocks the first time.
     pub(crate) fn info(&self) -> Vec<HandlerInfo> {
-        let features = HandlerFeatures::default();
-        std::iter::once(String::new())
-            .chain(self.by_name.keys().cloned())
-            .map(|name| HandlerInfo { name, features })
+        let features = self.features.get_or_init(|| {
+            let asked = |(name, runtime): (&String, _)| (name.clone(), ask_features(runtime));
+            self.by_name.iter().map(asked).collect()
+        });
+        let one = |name: &str, key: &str| HandlerInfo {
+            name: name.to_owned(),
+            features: features.get(key).copied().unwrap_or_default(),
+        };
+        std::iter::once(one("", &self.default))
+            .chain(self.by_name.keys().map(|name| one(name, name)))
             .collect()
     }
 
@@ -87,5 +100,31 @@ impl Handlers {
         self.by_name
             .values()
             .filter_map(|runtime| runtime.root.as_ref())
+    }
+}
+
+/// `<runtime> features`
+/// (<https://github.com/opencontainers/runtime-spec/blob/main/features.md>). A runtime that does not know the
+/// command can do nothing special.
+fn ask_features(runtime: &shim::protocol::Runtime) -> HandlerFeatures {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Features {
+        #[serde(default)]
+        mount_options: Vec<String>,
+    }
+    let output = Command::new(&runtime.path)
+        .args(&runtime.args)
+        .arg("features")
+        .stdin(Stdio::null())
+        .output();
+    let features = output
+        .ok()
+        .and_then(|output| serde_json::from_slice::<Features>(&output.stdout).ok());
+    HandlerFeatures {
+        recursive_read_only_mounts: features
+            .is_some_and(|one| one.mount_options.iter().any(|option| option == "rro")),
+        // Not supported by the engine yet, whatever the runtime can do.
+        user_namespaces: false,
     }
 }

@@ -282,6 +282,54 @@ async fn exec_gives_output_code_and_a_time_limit_that_kills_the_tree() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_recursive_read_only_mount_is_read_only_below_its_top_where_the_handler_says_so() {
+    for handler in ["runc", "davit-oci"] {
+        let mut bench = Bench::new(handler).await;
+        let handlers = bench.engine().handlers();
+        assert_eq!(handlers[0].name, "", "the default comes first");
+        let known = handlers
+            .iter()
+            .find(|one| one.name == handler)
+            .expect("listed");
+        assert_eq!(handlers[0].features, known.features);
+        assert!(known.features.recursive_read_only_mounts, "{handler}");
+
+        let top = bench.path().join("top");
+        std::fs::create_dir_all(top.join("below")).expect("directories");
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "none"])
+            .arg(top.join("below"))
+            .status();
+        assert!(mounted.expect("mount").success());
+        let pod = bench
+            .engine()
+            .run_pod(bench.host_pod("rro"), "")
+            .await
+            .expect("a pod");
+        let mut config = shell("rro", "while :; do sleep 1; done");
+        let mount = |path: &str, recursive_read_only| Mount {
+            container_path: path.into(),
+            host_path: top.to_string_lossy().into_owned(),
+            readonly: true,
+            recursive_read_only,
+            ..Mount::default()
+        };
+        config.mounts = vec![mount("/rro", true), mount("/ro", false)];
+        let id = bench.create(&pod, config).await;
+        bench.engine().start_container(&id).await.expect("started");
+        let script = "for path in /ro /rro; do touch $path/x 2>/dev/null || echo -n no; touch $path/below/x 2>/dev/null && echo -n yes; done";
+        assert_eq!(
+            bench.sh(&id, &format!("{script}; true")).await,
+            "noyesno",
+            "{handler}"
+        );
+        bench.engine().remove_pod(&pod).await.expect("removed");
+        sys::mount::unmount_detach(&top.join("below")).expect("unmounted");
+        bench.expect_clean().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn many_commands_at_once_all_end() {
     let mut bench = Bench::new("runc").await;
     let engine = bench.engine().clone();

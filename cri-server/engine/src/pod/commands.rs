@@ -46,6 +46,23 @@ impl Task {
         ControlFlow::Continue(())
     }
 
+    /// The pod is gone: answers what came too late.
+    pub(super) fn reject_the_rest(&mut self) {
+        self.commands.close();
+        while let Ok(command) = self.commands.try_recv() {
+            // The other commands' callers hear it from the reply that is dropped.
+            if let Command::Create { operation, config } = command {
+                if let Ok(pod) = &self.record {
+                    let name = ContainerRecord::name(&config, &pod.config);
+                    self.node.container_names.release(&name, &operation.id);
+                }
+                operation.finish(Err(Error::PodGone {
+                    id: self.pod.id.clone(),
+                }));
+            }
+        }
+    }
+
     // --- containers
 
     async fn create(&mut self, operation: Operation, config: ContainerConfig) {

@@ -9,6 +9,7 @@ use super::task::{Task, is_exited};
 use crate::container::signal_number;
 use crate::error::{Error, Result};
 use crate::images::blocking;
+use crate::record::Phase;
 
 const SIGTERM: i32 = 15;
 const SIGKILL: i32 = 9;
@@ -55,6 +56,11 @@ impl Task {
             return;
         }
         let signal = signal_number(&container.record.stop_signal).unwrap_or(SIGTERM);
+        // What has not started has nothing to save.
+        let (grace, deadline) = match container.record.phase {
+            Phase::Running { .. } => (grace, deadline),
+            _ => (Duration::ZERO, Instant::now()),
+        };
         container.stopping = Some(Stopping {
             deadline,
             killed: false,

@@ -39,7 +39,7 @@ pub(crate) struct Task {
     pub(super) containers: BTreeMap<String, Container>,
     /// Containers whose records do not load, and why.
     pub(super) unknown: BTreeMap<String, String>,
-    commands: mpsc::UnboundedReceiver<Command>,
+    pub(super) commands: mpsc::UnboundedReceiver<Command>,
     pub(super) signals: mpsc::UnboundedReceiver<Signal>,
 }
 
@@ -125,7 +125,7 @@ impl Task {
                 command = self.commands.recv() => {
                     let Some(command) = command else { return };
                     if self.on_command(command).await == ControlFlow::Break(()) {
-                        return;
+                        return self.reject_the_rest();
                     }
                 }
             }

@@ -49,7 +49,9 @@ pub(crate) async fn watch(
                 if signals.send(Signal::State(status)).is_err() {
                     return;
                 }
+                pod.execs.set_listening(true);
                 let ended = listen(&pod, stream, &signals).await;
+                pod.execs.set_listening(false);
                 tracing::debug!(pod.id = pod.id, ?ended, "the connection to the shim ended");
             }
             Ok(Err(ShimError::Connect { .. })) => {

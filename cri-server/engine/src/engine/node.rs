@@ -1,0 +1,74 @@
+//! What the engine says about the node.
+
+use super::Engine;
+use crate::error::Result;
+use crate::model::{Condition, HandlerInfo};
+
+impl Engine {
+    /// The node's conditions: `RuntimeReady` and `NetworkReady`.
+    #[must_use]
+    pub fn conditions(&self) -> Vec<Condition> {
+        vec![self.runtime_condition(), self.node.network.condition()]
+    }
+
+    fn runtime_condition(&self) -> Condition {
+        let binaries = [
+            Some(self.node.config.shim.as_path()),
+            self.node.handlers.default_binary(),
+        ];
+        let missing = binaries.into_iter().flatten().find(|path| !path.is_file());
+        let kind = "RuntimeReady".to_owned();
+        match missing {
+            None => Condition {
+                kind,
+                status: true,
+                ..Condition::default()
+            },
+            Some(path) => Condition {
+                kind,
+                status: false,
+                reason: "BinaryMissing".into(),
+                message: format!("{} is not there", path.display()),
+            },
+        }
+    }
+
+    /// The runtime handlers; the first is the default under the empty name.
+    #[must_use]
+    pub fn handlers(&self) -> Vec<HandlerInfo> {
+        self.node.handlers.info()
+    }
+
+    /// The engine's configuration and state for people, as JSON (`stateDir` among it).
+    #[must_use]
+    pub fn info(&self) -> serde_json::Value {
+        let config = &self.node.config;
+        serde_json::json!({
+            "stateDir": config.run_dir,
+            "rootDir": config.state_dir,
+            "shim": config.shim,
+            "defaultRuntime": config.default_handler,
+            "runtimes": config.handlers.iter().map(|(name, one)| (name.clone(), serde_json::json!({
+                "path": one.path, "root": one.root, "args": one.args,
+            }))).collect::<serde_json::Map<_, _>>(),
+            "cniConfDir": config.network.conf_dir,
+            "cniBinDirs": config.network.bin_dirs,
+            "network": self.node.network.name(),
+            "cgroups": format!("{:?}", self.node.hierarchies.mode()).to_lowercase(),
+            "cgroupRoot": config.cgroup_root,
+            "pods": self.node.pods().len(),
+        })
+    }
+
+    /// Takes note of the node's pod range. The network's own configuration decides; nothing is changed.
+    ///
+    /// # Errors
+    /// None today.
+    pub async fn update_pod_cidr(&self, cidr: &str) -> Result<()> {
+        tracing::info!(
+            cidr,
+            "the pod range is the network configuration's; this one is only noted"
+        );
+        Ok(())
+    }
+}
