@@ -21,6 +21,7 @@ mod lifecycle;
 mod operations;
 mod output;
 mod shutdown;
+mod words;
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;

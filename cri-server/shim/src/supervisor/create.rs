@@ -13,7 +13,7 @@ use sys::{process, socket};
 use super::commands::{self, Command, Invocation, Log, Purpose};
 use super::connections::ReplyTo;
 use super::containers::{Container, Phase, separate};
-use super::{Supervisor, Token, UNKNOWN, is_ours, wire};
+use super::{Supervisor, Token, UNKNOWN, is_ours, wire, words};
 use crate::launch;
 use crate::log::{LogFile, Source};
 use crate::protocol::{Create, Created, ErrorKind, WireError};
@@ -260,7 +260,7 @@ impl Supervisor {
         pid_file: &Path,
         console: Option<Console>,
     ) -> Result<i32, WireError> {
-        let pid = commands::read_pid(pid_file)?;
+        let pid = words::read_pid(pid_file)?;
         if let Some(console) = console {
             let master = console
                 .receive()

@@ -6,7 +6,7 @@ use sys::{Pid, process};
 
 use super::commands::{self, Command, Invocation, Log, Purpose};
 use super::connections::ReplyTo;
-use super::{Supervisor, wire};
+use super::{Supervisor, wire, words};
 use crate::launch;
 use crate::protocol::{ErrorKind, Event, Exec as Request, ExecStarted, WireError};
 use crate::tree::{self, Tree};
@@ -123,7 +123,7 @@ impl Supervisor {
         let Purpose::Exec { exec_id, pid_file } = purpose else {
             return;
         };
-        let pid = result.and_then(|()| commands::read_pid(&pid_file));
+        let pid = result.and_then(|()| words::read_pid(&pid_file));
         drop(launch::remove(&pid_file));
         let pid = match pid {
             Ok(pid) => pid,
@@ -233,7 +233,7 @@ fn kill_unfinished(runtime: i32, pid_file: &Path, list: impl Fn() -> Vec<i32>) {
         },
         tree::all_processes,
     );
-    if let Ok(pid) = commands::read_pid(pid_file) {
+    if let Ok(pid) = words::read_pid(pid_file) {
         tree::kill(
             Tree {
                 root: pid,

@@ -4,8 +4,8 @@
 //! never block us. A pipe's writing end is the container's, which keeps its usual blocking behaviour.
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::commands::keep_tail;
 use super::containers::{Container, Phase};
+use super::words::keep_tail;
 use super::{Supervisor, Token};
 use crate::log::{LineSplitter, Source};
 
