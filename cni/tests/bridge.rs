@@ -118,7 +118,7 @@ fn what_leaves_the_host_has_the_host_s_address() {
         rules.contains("elements = { 10.201.3.0/24 : goto masq-out-10.201.3.0/24 }"),
         "{rules}"
     );
-    assert!(rules.contains("ip saddr vmap @masquerade"), "{rules}");
+    assert!(rules.contains("ip saddr vmap @subnets"), "{rules}");
     assert!(rules.contains("ip daddr 10.201.3.0/24 return"), "{rules}");
 }
 
@@ -145,7 +145,7 @@ fn rules_grow_with_networks_and_not_with_pods() {
     add(&second, "b");
     let with_two = world.host.run(nft_ruleset);
     assert_eq!(
-        with_two.matches("ip saddr vmap @masquerade").count(),
+        with_two.matches("ip saddr vmap @subnets").count(),
         1,
         "{with_two}"
     );

@@ -17,6 +17,8 @@ pub struct Scope {
     pub state_dir: PathBuf,
     /// Its bridge.
     pub bridge: String,
+    /// The name of its network, which names its rules.
+    pub network: String,
     /// Its cgroup.
     pub cgroup: String,
     /// Its daemon, 0 when none runs.
@@ -148,14 +150,7 @@ impl Scope {
                 command::run(
                     &nft,
                     [
-                        "delete",
-                        "element",
-                        "inet",
-                        "davit",
-                        "masquerade",
-                        "{",
-                        subnet,
-                        "}",
+                        "delete", "element", "inet", "davit", "subnets", "{", subnet, "}",
                     ],
                 );
                 command::run(&nft, ["delete", "chain", "inet", "davit", words[at + 1]]);
@@ -169,7 +164,7 @@ impl Scope {
 
     /// `dvt12` but not `dvt123`.
     fn names_network(&self, text: &str) -> bool {
-        text.match_indices(&self.bridge).any(|(at, found)| {
+        text.match_indices(&self.network).any(|(at, found)| {
             !text[at + found.len()..].starts_with(|next: char| next.is_ascii_alphanumeric())
         })
     }

@@ -313,6 +313,9 @@ impl Node {
     /// The bridge of this node's network.
     #[must_use]
     pub fn bridge(&self) -> String {
+        if self.options.builtin_network {
+            return "davit0".to_owned();
+        }
         format!("dvt{}", self.number)
     }
 
@@ -345,6 +348,11 @@ impl Node {
             dir: self.dir.path().to_owned(),
             state_dir: self.state_dir(),
             bridge: self.bridge(),
+            network: if self.options.builtin_network {
+                "masq-davit".to_owned()
+            } else {
+                self.bridge()
+            },
             cgroup: self.cgroup_root(),
             daemon: self.daemon_pid(),
         }

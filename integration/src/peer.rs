@@ -190,6 +190,7 @@ impl Drop for Containerd {
             dir: self.dir.path().to_owned(),
             state_dir: self.dir.path().to_owned(),
             bridge: bridge(self.dir.path()),
+            network: bridge(self.dir.path()),
             cgroup: "/peer-containerd".to_owned(),
             daemon: nix::unistd::Pid::from_raw(0),
         };

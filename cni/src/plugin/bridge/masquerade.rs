@@ -3,9 +3,9 @@
 //! One table for all networks, and in it one verdict map from source subnets to their chains:
 //! ```text
 //! table inet davit {
-//!   map masquerade { type ipv4_addr : verdict; flags interval; elements = { 10.89.0.0/16 : goto masq-davit-10.89.0.0/16 } }
+//!   map subnets { type ipv4_addr : verdict; flags interval; elements = { 10.89.0.0/16 : goto masq-davit-10.89.0.0/16 } }
 //!   chain masq-davit-10.89.0.0/16 { ip daddr 10.89.0.0/16 return; ip daddr 224.0.0.0/4 return; counter masquerade }
-//!   chain postrouting { type nat hook postrouting priority srcnat; ip saddr vmap @masquerade }
+//!   chain postrouting { type nat hook postrouting priority srcnat; ip saddr vmap @subnets }
 //! }
 //! ```
 //! A packet is looked up once however many networks there are, and containers come and go without any change: a
@@ -23,7 +23,8 @@ const TABLE: Table<'static> = Table {
     family: Family::Inet,
     name: "davit",
 };
-const MAP: &str = "masquerade";
+// Not "masquerade": that is a word of nft's language, and a person could not name the map on its command line.
+const MAP: &str = "subnets";
 const BASE_CHAIN: &str = "postrouting";
 /// `NF_IP_PRI_NAT_SRC`, where `nft` says `srcnat`.
 const SOURCE_NAT: i32 = 100;
