@@ -1,11 +1,14 @@
 //! `cargo xtask test`: what CI runs. Tools, builds, checks, unit tests, integration suites, leak check, summary.
 //!
-//! One build serves all phases: every phase selects the whole workspace with the same features, so no dependency
-//! is built twice for the sake of another feature set.
+//! One build serves all: it selects the whole workspace with one set of features, so that no dependency is built twice.
+//! The test binaries are then run one by one, as `cargo test` would, but the black-box suites with one thread, because
+//! they share the host's bridge, cgroups and mounts; cargo itself selects tests by names that several crates share.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 use crate::dist::{self, Flavour};
 use crate::leaks::Host;
@@ -13,18 +16,27 @@ use crate::run::{self, Stopwatch};
 use crate::workspace::Workspace;
 use crate::{check, tools};
 
+/// In seconds. A test binary that hangs ends by it, long before CI would end the whole run without a summary.
+const DEADLINE: &str = "900";
+/// The package of the black-box suites.
+const BLACK_BOX: &str = "integration";
+
 pub(crate) struct Options {
     pub(crate) all: bool,
     pub(crate) no_check: bool,
     pub(crate) filter: Option<String>,
 }
 
-/// Runs everything, goes on after a failing phase, and fails at the end if anything failed.
+/// Runs everything, goes on after a failing part, and fails at the end if anything failed.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     dist::needs_root("test")?;
     let mut watch = Stopwatch::default();
     watch.step("tools", || tools::install_all(workspace))?;
     let bin_dir = watch.step("build", || dist::build(workspace, Flavour::Test))?;
+    let (suites, units): (Vec<Binary>, Vec<Binary>) = watch
+        .step("find the test binaries", || binaries(workspace))?
+        .into_iter()
+        .partition(Binary::is_suite);
 
     let mut failed = Vec::new();
     if !options.no_check
@@ -36,15 +48,24 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
 
     let mut tally = Tally::default();
     let before = Host::look();
-    for phase in phases(workspace) {
-        let mut command = test_command(workspace, &phase, options)?;
-        command.env("DAVIT_BIN_DIR", &bin_dir);
-        let ok = watch.step(phase.name, || {
-            run::tee(&mut command, |line| tally.see(line))
-        })?;
-        if !ok {
-            failed.push(phase.name.to_owned());
+    watch.step("unit tests", || {
+        run_all(&units, &bin_dir, options, &mut tally, &mut failed)
+    })?;
+    watch.step("documentation tests", || {
+        let mut command = workspace.cargo();
+        command
+            .args(["test", "--locked", "--workspace", "--doc"])
+            .args(dist::test_features(workspace));
+        if !run::tee(command.args(&options.filter), |line| tally.see(line))? {
+            failed.push("documentation tests".to_owned());
         }
+        Ok(())
+    })?;
+    for suite in &suites {
+        let one = std::slice::from_ref(suite);
+        watch.step(&suite.shown(), || {
+            run_all(one, &bin_dir, options, &mut tally, &mut failed)
+        })?;
     }
     let leaks = watch.step("leak check", || Ok(before.leaks()))?;
     for leak in &leaks {
@@ -64,81 +85,128 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     Ok(())
 }
 
-struct Phase {
-    name: &'static str,
-    /// Which targets of the workspace `cargo test` runs.
-    targets: Vec<String>,
-    /// Suites that share the host's bridge, cgroups and mount table run one test at a time.
-    serial: bool,
-    /// In seconds. A phase that hangs ends by it, long before CI would end the whole run without a summary.
-    deadline: &'static str,
+/// A built test binary.
+#[derive(Debug, PartialEq, Eq)]
+struct Binary {
+    package: String,
+    /// The source file of its root, from the package's directory.
+    source: PathBuf,
+    package_dir: PathBuf,
+    executable: PathBuf,
 }
 
-/// Unit tests and the crates' own tests in parallel, then the black-box suites one by one, then the doc tests.
-fn phases(workspace: &Workspace) -> Vec<Phase> {
-    let suites = |of_integration: bool| {
-        let packages = workspace
-            .packages
-            .iter()
-            .filter(move |p| (p.name == "integration") == of_integration);
-        let tests = packages
-            .flat_map(|p| &p.targets)
-            .filter(|t| t.kind == "test");
-        tests
-            .flat_map(|t| ["--test".to_owned(), t.name.clone()])
-            .collect::<Vec<_>>()
-    };
-    let mut units = vec!["--lib".to_owned(), "--bins".to_owned()];
-    units.extend(suites(false));
-    let mut phases = vec![Phase {
-        name: "unit tests",
-        targets: units,
-        serial: false,
-        deadline: "900",
-    }];
-    let black_box = suites(true);
-    if !black_box.is_empty() {
-        phases.push(Phase {
-            name: "integration suites",
-            targets: black_box,
-            serial: true,
-            deadline: "1800",
-        });
+impl Binary {
+    /// Whether it is one of the black-box suites, and not the harness's own unit tests.
+    fn is_suite(&self) -> bool {
+        self.package == BLACK_BOX && self.source.starts_with("tests")
     }
-    phases.push(Phase {
-        name: "doc tests",
-        targets: vec!["--doc".to_owned()],
-        serial: false,
-        deadline: "300",
-    });
-    phases
+
+    fn shown(&self) -> String {
+        format!("{} {}", self.package, self.source.display())
+    }
 }
 
-fn test_command(workspace: &Workspace, phase: &Phase, options: &Options) -> Result<Command> {
-    let mut command = Command::new("timeout");
-    command
-        .args(["--kill-after=30", phase.deadline])
-        .arg(workspace.cargo().get_program());
-    command.current_dir(&workspace.root).args([
+/// What cargo built for testing; everything is up to date after the build, so this only lists.
+fn binaries(workspace: &Workspace) -> Result<Vec<Binary>> {
+    let mut command = workspace.cargo();
+    command.args([
         "test",
         "--locked",
-        "--no-fail-fast",
         "--workspace",
+        "--lib",
+        "--bins",
+        "--tests",
+        "--no-run",
+        "--message-format=json",
     ]);
-    command
-        .args(&phase.targets)
-        .args(dist::test_features(workspace));
-    command
-        .env("PATH", tools::path()?)
-        .args(&options.filter)
-        .arg("--");
-    if phase.serial {
-        command.arg("--test-threads=1");
+    let messages = run::output(command.args(dist::test_features(workspace)))?;
+    let all = messages
+        .lines()
+        .map(|line| serde_json::from_str(line).context("a message of cargo"));
+    let found = all.filter_map(|message| {
+        message
+            .and_then(|message: Value| binary(&message))
+            .transpose()
+    });
+    found.collect()
+}
+
+/// The test binary that a message of cargo announces, if it announces one.
+fn binary(message: &Value) -> Result<Option<Binary>> {
+    let Some(executable) = message["executable"]
+        .as_str()
+        .filter(|_| message["profile"]["test"] == true)
+    else {
+        return Ok(None);
+    };
+    let manifest = Path::new(
+        message["manifest_path"]
+            .as_str()
+            .context("an artifact without a manifest")?,
+    );
+    let package_dir = manifest
+        .parent()
+        .context("a manifest without a directory")?;
+    let source = Path::new(
+        message["target"]["src_path"]
+            .as_str()
+            .context("an artifact without a source")?,
+    );
+    // path+file:///work/cni#0.1.0, or path+file:///work/cri-server#name@0.1.0 where the directory has another name.
+    let id = message["package_id"]
+        .as_str()
+        .context("an artifact without a package")?;
+    let directory = package_dir
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy();
+    let package = id
+        .rsplit('#')
+        .next()
+        .and_then(|tail| tail.split_once('@'))
+        .map_or(&*directory, |(name, _)| name);
+    Ok(Some(Binary {
+        package: package.to_owned(),
+        source: source
+            .strip_prefix(package_dir)
+            .unwrap_or(source)
+            .to_owned(),
+        package_dir: package_dir.to_owned(),
+        executable: PathBuf::from(executable),
+    }))
+}
+
+fn run_all(
+    binaries: &[Binary],
+    bin_dir: &Path,
+    options: &Options,
+    tally: &mut Tally,
+    failed: &mut Vec<String>,
+) -> Result<()> {
+    for binary in binaries {
+        println!("\n     Running {}", binary.shown());
+        let mut command = Command::new("timeout");
+        command
+            .args(["--kill-after=30", DEADLINE])
+            .arg(&binary.executable)
+            .args(&options.filter);
+        if binary.is_suite() {
+            command.arg("--test-threads=1");
+        }
+        if options.all {
+            command.arg("--include-ignored");
+        }
+        command
+            .current_dir(&binary.package_dir)
+            .env("CARGO_MANIFEST_DIR", &binary.package_dir);
+        command
+            .env("PATH", tools::path()?)
+            .env("DAVIT_BIN_DIR", bin_dir);
+        if !run::tee(&mut command, |line| tally.see(line))? {
+            failed.push(binary.shown());
+        }
     }
-    if options.all {
-        command.arg("--include-ignored");
-    }
-    Ok(command)
+    Ok(())
 }
 
 /// Sums up what the test binaries print about themselves.
@@ -193,6 +261,52 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_test_binary_is_known_by_its_package_and_source() {
+        let message = |id: &str, dir: &str, source: &str, test: bool| {
+            serde_json::json!({
+                "reason": "compiler-artifact", "package_id": id, "manifest_path": format!("{dir}/Cargo.toml"),
+                "target": {"src_path": format!("{dir}/{source}")}, "profile": {"test": test}, "executable": "/t/deps/crash-1",
+            })
+        };
+        let suite = binary(&message(
+            "path+file:///w/integration#0.1.0",
+            "/w/integration",
+            "tests/crash.rs",
+            true,
+        ))
+        .unwrap()
+        .unwrap();
+        assert!(suite.is_suite());
+        assert_eq!(suite.shown(), "integration tests/crash.rs");
+        let harness = binary(&message(
+            "path+file:///w/integration#0.1.0",
+            "/w/integration",
+            "src/lib.rs",
+            true,
+        ))
+        .unwrap()
+        .unwrap();
+        assert!(!harness.is_suite());
+        let other = binary(&message(
+            "path+file:///w/cri-server/engine#engine@0.1.0",
+            "/w/cri-server/engine",
+            "tests/crash.rs",
+            true,
+        ));
+        assert_eq!(other.unwrap().unwrap().shown(), "engine tests/crash.rs");
+        assert_eq!(
+            binary(&message(
+                "path+file:///w/cli#0.1.0",
+                "/w/cli",
+                "src/main.rs",
+                false
+            ))
+            .unwrap(),
+            None
+        );
+    }
 
     #[test]
     fn the_tally_adds_up_the_closing_lines_of_several_test_binaries() {
