@@ -15,12 +15,24 @@ use super::mounts::{place, set_attributes};
 use crate::error::{Error, Result, Within};
 use crate::plan::{MountPlan, Plan};
 
+/// What the parent found out about the host's cgroups.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct View<'a> {
+    /// The cgroup filesystems of the host.
+    pub(super) hierarchies: &'a Hierarchies,
+    /// The container's cgroup.
+    pub(super) cgroup: &'a Cgroup,
+}
+
 /// Mounts it.
 ///
 /// # Errors
 /// The host has no cgroups mounted, or a mount is refused.
-pub(super) fn make(root: &Root, one: &MountPlan, plan: &Plan, cgroup: &Cgroup) -> Result<OwnedFd> {
-    let hierarchies = Hierarchies::detect()?;
+pub(super) fn make(root: &Root, one: &MountPlan, plan: &Plan, view: &View<'_>) -> Result<OwnedFd> {
+    let View {
+        hierarchies,
+        cgroup,
+    } = view;
     let private = plan.namespaces.has(NamespaceKind::Cgroup);
     let target = place(root, &one.destination)?;
     if let [only] = hierarchies.list()

@@ -2,15 +2,17 @@
 //! stands where it does.
 use std::os::fd::OwnedFd;
 
-use sys::cgroup::Cgroup;
+use sys::cgroup::{Cgroup, Hierarchies};
 use sys::namespace::{self, NamespaceKind};
 use sys::path::Proc;
 
+use super::cgroup_mount::View;
 use super::protocol::{self, FromChild, ToChild};
 use super::{Inherited, console, devices, identity, mounts, program, rootfs};
 use crate::error::{Error, Result, Within};
 use crate::hooks;
 use crate::plan::Plan;
+use crate::state::{State, Status};
 
 /// What the first process gets besides what every process gets.
 #[derive(Debug)]
@@ -21,6 +23,10 @@ pub struct Init<'a> {
     pub inherited: Inherited<'a>,
     /// Namespaces to join, already opened and checked.
     pub join: Vec<(NamespaceKind, OwnedFd)>,
+    /// The state that hooks read, but for the id of this process.
+    pub state: State,
+    /// The cgroup filesystems of the host.
+    pub hierarchies: &'a Hierarchies,
     /// The container's cgroup.
     pub cgroup: &'a Cgroup,
     /// User namespaces of id-mapped mounts, by the index of the mount.
@@ -38,11 +44,19 @@ pub fn run(init: Init<'_>) -> ! {
         Ok(never) => match never {},
         Err(error) => error,
     };
-    if let Ok(socket) = socket {
-        // If the parent has ended as well, nobody is left to tell.
-        drop(protocol::tell_parent(socket, &FromChild::Failed(error)));
-    }
+    report(socket.ok(), error);
     sys::process::exit_now(1)
+}
+
+/// Tells the parent; after it has let go, whoever reads the container's stderr.
+pub(super) fn report(socket: Option<OwnedFd>, error: Error) {
+    let text = format!("davit-oci: {}\n", error.message);
+    let told = socket
+        .is_some_and(|socket| protocol::tell_parent(socket, &FromChild::Failed(error)).is_ok());
+    if !told {
+        // With stderr closed as well, nobody is left to tell.
+        drop(sys::fd::write_all(std::io::stderr(), text.as_bytes()));
+    }
 }
 
 fn steps(init: Init<'_>) -> Result<std::convert::Infallible> {
@@ -50,6 +64,8 @@ fn steps(init: Init<'_>) -> Result<std::convert::Infallible> {
         plan,
         inherited,
         join,
+        mut state,
+        hierarchies,
         cgroup,
         idmaps,
         gate,
@@ -66,9 +82,10 @@ fn steps(init: Init<'_>) -> Result<std::convert::Infallible> {
     let in_user_namespace = plan.namespaces.has(NamespaceKind::User);
 
     // 1. Nothing before the parent has written the id maps: until then this process is nobody.
-    let ToChild::Go(state) = protocol::hear_parent(&socket)? else {
+    let ToChild::Go(pid) = protocol::hear_parent(&socket)? else {
         return Err(Error::new("expected Go"));
     };
+    state.pid = pid;
     // 2. Before anything of the container is entered: its processes may neither trace this one nor open its files.
     sys::process::set_dumpable(false)?;
     // 3. A session of its own, for a terminal of its own; and no key of the caller's session.
@@ -98,7 +115,15 @@ fn steps(init: Init<'_>) -> Result<std::convert::Infallible> {
     sys::process::umask(nix::sys::stat::Mode::empty());
     // 9. The root and everything mounted in it, while the sources on the host can still be reached.
     let root = rootfs::prepare(plan)?;
-    let mounted = mounts::make(&root, plan, cgroup, idmaps)?;
+    let mounted = mounts::make(
+        &root,
+        plan,
+        &View {
+            hierarchies,
+            cgroup,
+        },
+        idmaps,
+    )?;
     if plan.fill_dev {
         devices::fill(&root, plan, &mounted, in_user_namespace)?;
     }
@@ -108,7 +133,10 @@ fn steps(init: Init<'_>) -> Result<std::convert::Infallible> {
         protocol::hear_continue(&socket)?;
     }
     // 11. The same from inside the container's namespaces, still with the host's paths.
-    hooks::run("createContainer", &plan.hooks.create_container, &state)?;
+    if !plan.hooks.create_container.is_empty() {
+        let input = state.hook_input(Status::Creating);
+        hooks::run("createContainer", &plan.hooks.create_container, &input)?;
+    }
     // 12. A terminal of the container's devpts; after the hooks, which have the caller's stdio.
     if process.terminal
         && let Some(console) = &console
@@ -174,20 +202,10 @@ fn steps(init: Init<'_>) -> Result<std::convert::Infallible> {
     wait_at_gate(gate)?;
     // 21. Inside the container, as the container's user, right before its program.
     if !plan.hooks.start_container.is_empty() {
-        hooks::run(
-            "startContainer",
-            &plan.hooks.start_container,
-            &created(&state),
-        )?;
+        let input = state.hook_input(Status::Created);
+        hooks::run("startContainer", &plan.hooks.start_container, &input)?;
     }
     Err(program::start(&program, process, &env, preserved))
-}
-
-/// The state that `startContainer` hooks read: what was "creating" is "created" by then.
-fn created(state: &[u8]) -> Vec<u8> {
-    let text = String::from_utf8_lossy(state);
-    text.replacen(r#""status":"creating""#, r#""status":"created""#, 1)
-        .into_bytes()
 }
 
 fn wait_at_gate(gate: OwnedFd) -> Result<()> {

@@ -28,10 +28,7 @@ pub fn run(exec: Exec<'_>) -> ! {
         Ok(never) => match never {},
         Err(error) => error,
     };
-    if let Ok(socket) = socket {
-        // If the parent has ended as well, nobody is left to tell.
-        drop(protocol::tell_parent(socket, &FromChild::Failed(error)));
-    }
+    super::child::report(socket.ok(), error);
     // What runc's exec ends with when the program did not start.
     sys::process::exit_now(255)
 }

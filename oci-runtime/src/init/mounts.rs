@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
 use nix::sys::stat::{Mode, SFlag};
-use sys::cgroup::Cgroup;
 use sys::mount::{self, FsContext, MountAttr, MountAttrs, OpenTree};
 use sys::path::Root;
 
-use super::{cgroup_mount, copyup};
+use super::cgroup_mount::{self, View};
+use super::copyup;
 use crate::error::{Error, Result, Within};
 use crate::plan::{MountPlan, MountSource, Plan, mounts::allowed_over_proc};
 
@@ -35,7 +35,7 @@ pub(super) struct Mounted {
 pub(super) fn make(
     root: &Root,
     plan: &Plan,
-    cgroup: &Cgroup,
+    view: &View<'_>,
     idmaps: &[(usize, OwnedFd)],
 ) -> Result<Mounted> {
     let mut mounted = Mounted::default();
@@ -45,7 +45,7 @@ pub(super) fn make(
             .iter()
             .find(|(index, _)| *index == one.index)
             .map(|(_, fd)| fd);
-        let made = make_one(root, one, plan, cgroup, userns).within(within)?;
+        let made = make_one(root, one, plan, view, userns).within(within)?;
         let Some(made) = made else { continue };
         if one.readonly_is_late() {
             let copy = made
@@ -67,12 +67,12 @@ fn make_one(
     root: &Root,
     one: &MountPlan,
     plan: &Plan,
-    cgroup: &Cgroup,
+    view: &View<'_>,
     userns: Option<&OwnedFd>,
 ) -> Result<Option<OwnedFd>> {
     let made = match &one.source {
         MountSource::Remount => return remount(root, one).map(|()| None),
-        MountSource::Cgroup => return cgroup_mount::make(root, one, plan, cgroup).map(Some),
+        MountSource::Cgroup => return cgroup_mount::make(root, one, plan, view).map(Some),
         MountSource::Bind { path, recursive } => bind(root, one, path, *recursive, userns)?,
         MountSource::New { fs_type, source } => new(root, one, fs_type, source)?,
     };

@@ -244,6 +244,8 @@ fn steps<'a>(
             keyring: keyring(id, options.no_new_keyring),
         },
         join: Vec::new(),
+        state: state.clone(),
+        hierarchies: &hierarchies,
         cgroup: &cgroup,
         idmaps: &idmaps,
         gate: open_gate(&global.store.fifo(id))?,
@@ -274,10 +276,9 @@ fn steps<'a>(
     spawn::write_id_maps(child.pid, &plan.namespaces)?;
 
     // 3. to 5. The hooks, and the child's own steps.
-    let hook_state = state.hook_input(Status::Creating);
     // A child that is gone already has left the reason behind.
-    let told = protocol::tell_child(&socket, &ToChild::Go(hook_state.clone()));
-    wait_until_ready(&socket, &child, plan, &hook_state, &cgroup)?;
+    let told = protocol::tell_child(&socket, &ToChild::Go(state.pid));
+    wait_until_ready(&socket, &child, plan, &state, &cgroup)?;
     told?;
 
     state.created = crate::time::now();
@@ -370,14 +371,15 @@ fn wait_until_ready(
     socket: &OwnedFd,
     child: &Child,
     plan: &Plan,
-    state: &[u8],
+    state: &State,
     cgroup: &Cgroup,
 ) -> Result<()> {
     loop {
         match protocol::hear_child(socket)? {
             Some(FromChild::RunHooks) => {
-                hooks::run("prestart", &plan.hooks.prestart, state)?;
-                hooks::run("createRuntime", &plan.hooks.create_runtime, state)?;
+                let input = state.hook_input(Status::Creating);
+                hooks::run("prestart", &plan.hooks.prestart, &input)?;
+                hooks::run("createRuntime", &plan.hooks.create_runtime, &input)?;
                 protocol::tell_child(socket, &ToChild::Continue)?;
             }
             Some(FromChild::SetLimits) => {

@@ -216,7 +216,7 @@ fn start(
         spawn::set_oom_score(child.pid, plan)
             .or_else(|error| if global.rootless { Ok(()) } else { Err(error) })?;
         // A child that is gone already has left the reason behind.
-        let told = protocol::tell_child(&socket, &ToChild::Go(Vec::new()));
+        let told = protocol::tell_child(&socket, &ToChild::Go(child.pid.as_raw()));
         loop {
             match protocol::hear_child(&socket)? {
                 Some(FromChild::Ready) => break,

@@ -5,7 +5,8 @@ use crate::harness::{Container, Runtime, eventually};
 
 /// A hook that appends its name, and the state that it was given, to a file of the host.
 fn hook(log: &str, name: &str) -> Value {
-    let script = format!("printf '{name} ' >> {log}; cat >> {log}; echo >> {log}");
+    // One write per hook: two of them may run at the same time.
+    let script = format!("state=$(cat); printf '%s %s\\n' {name} \"$state\" >> {log}");
     json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"]}])
 }
 

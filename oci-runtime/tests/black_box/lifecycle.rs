@@ -368,3 +368,67 @@ fn a_detached_run_returns_while_the_program_runs() {
         );
     }
 }
+
+#[test]
+fn a_state_too_long_for_a_socket_message_still_reaches_the_hooks() {
+    for runtime in Runtime::ours() {
+        let container = Container::new(runtime, "true");
+        let out = container.bundle().join("state-of-hook");
+        let script = format!("cat > {}", out.display());
+        let container = container.with(|config| {
+            config["annotations"] = serde_json::json!({"org.example.long": "x".repeat(1_000_000)});
+            config["hooks"] = serde_json::json!({
+                "createContainer": [{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin"]}]
+            });
+        });
+        let output = container.run();
+        assert!(output.status.success(), "{output:?}");
+        let state: Value = serde_json::from_slice(&std::fs::read(&out).unwrap()).unwrap();
+        assert_eq!(
+            state["annotations"]["org.example.long"]
+                .as_str()
+                .unwrap()
+                .len(),
+            1_000_000
+        );
+    }
+}
+
+#[test]
+fn a_signal_to_all_reaches_every_process() {
+    for runtime in Runtime::ours() {
+        let script = "sh -c 'trap \"echo a >> /tmp/out; exit\" USR1; while :; do sleep 0.1; done' & \
+            trap 'wait; echo b >> /tmp/out; exit' USR1; touch /tmp/ready; while :; do sleep 0.1; done";
+        let container = Container::new(runtime, script);
+        container.start();
+        eventually("both are ready", || container.inside("tmp/ready").exists());
+        let processes = || {
+            let all = sys::cgroup::Hierarchies::detect().unwrap();
+            sys::cgroup::Cgroup::of_process(&all, container.pid())
+                .unwrap()
+                .processes()
+                .unwrap()
+                .len()
+        };
+        eventually("both run", || processes() >= 3);
+        container.must(&["kill", "--all", &container.id, "USR1"]);
+        eventually("both were told", || {
+            std::fs::read_to_string(container.inside("tmp/out")).is_ok_and(|text| text == "a\nb\n")
+        });
+    }
+}
+
+#[test]
+fn a_container_runs_without_pivot_root() {
+    for runtime in Runtime::all() {
+        let container = Container::new(runtime, "ls -d /bin/busybox; ls / | grep -c ^home$");
+        container.write_config();
+        let (code, stdout, stderr) = container.call(&["run", "--no-pivot", &container.id]);
+        assert_eq!(
+            (code, stdout.as_str()),
+            (Some(1), "/bin/busybox\n0\n"),
+            "{runtime:?}: {stderr}"
+        );
+        container.assert_nothing_left();
+    }
+}

@@ -185,3 +185,20 @@ fn containers_live_on_cgroup_v2_as_well() {
         );
     }
 }
+
+#[test]
+fn a_limit_too_small_to_start_says_so() {
+    for runtime in Runtime::ours() {
+        let container = Container::new(runtime, "true").with(|config| {
+            config["linux"]["resources"]["memory"] = json!({"limit": 20 << 10, "swap": 20 << 10});
+        });
+        container.write_config();
+        let (code, _, stderr) = container.call(&["create", &container.id]);
+        assert_eq!(code, Some(1), "{stderr}");
+        assert!(
+            stderr.contains("OOM-killed (memory limit too low?)"),
+            "{stderr}"
+        );
+        container.assert_nothing_left();
+    }
+}

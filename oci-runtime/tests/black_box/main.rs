@@ -2,6 +2,8 @@
 //! what only one of them does is then visible as a difference, not as an opinion.
 //!
 //! The tests need root. Without it they say so and pass; `MUST_WORK=1` makes that a failure.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod config;
 mod exec;
 mod harness;
