@@ -6,7 +6,7 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-use common::{Bench, SOON, eventually, shell};
+use common::{Bench, SOON, eventually, poll_once, shell};
 use engine::Kind;
 use engine::model::{ContainerState, Mount, MountPropagation, NamespaceMode, PodConfig, PodState};
 
@@ -313,4 +313,61 @@ async fn an_image_that_is_removed_keeps_its_layers_while_a_container_has_them() 
         .exec_sync(&id, vec!["x".into()], SOON)
         .await
         .expect_err("gone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_comes_too_late_for_its_pod_is_answered_and_frees_its_name() {
+    let mut bench = Bench::new("runc").await;
+    let engine = bench.engine().clone();
+    let pod = engine
+        .run_pod(bench.host_pod("late"), "")
+        .await
+        .expect("a pod");
+    let mut removal = Box::pin(engine.remove_pod(&pod));
+    assert!(
+        poll_once(removal.as_mut()).await.is_none(),
+        "the pod's task has the command"
+    );
+    let late = engine.create_container(&pod, shell("main", FOREVER), PodConfig::default());
+    let error = tokio::time::timeout(SOON, late)
+        .await
+        .expect("an answer")
+        .expect_err("too late");
+    assert!(
+        matches!(error.kind(), Kind::NotFound | Kind::FailedPrecondition),
+        "{}",
+        error.report()
+    );
+    removal.await.expect("removed");
+    let pod = engine
+        .run_pod(bench.host_pod("late"), "")
+        .await
+        .expect("a pod");
+    bench.create(&pod, shell("main", FOREVER)).await;
+    bench.expect_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_never_started_is_not_given_time_to_stop() {
+    for handler in ["runc", "davit-oci"] {
+        let mut bench = Bench::new(handler).await;
+        let engine = bench.engine().clone();
+        let pod = engine
+            .run_pod(bench.host_pod("created"), "")
+            .await
+            .expect("a pod");
+        let id = bench.create(&pod, shell("main", FOREVER)).await;
+        let stop = engine.stop_container(&id, Duration::from_secs(600));
+        tokio::time::timeout(SOON, stop)
+            .await
+            .expect("soon")
+            .expect("stopped");
+        let ended = engine.container_status(&id).expect("known");
+        assert_eq!(
+            (ended.state, ended.exit_code, ended.started_at),
+            (ContainerState::Exited, 137, 0),
+            "{handler}"
+        );
+        bench.expect_clean().await;
+    }
 }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::Bench;
+use common::{Bench, poll_once};
 use engine::Kind;
 use engine::model::{NamespaceMode, PodFilter, PodState, PortMapping};
 
@@ -33,6 +33,12 @@ async fn a_pod_is_ready_with_an_address_and_goes_without_a_trace() {
         Kind::NotFound
     );
     bench.expect_clean().await;
+    drop(engine);
+    bench.close().await;
+    assert!(
+        bench.cgroup_roots().iter().all(|root| !root.exists()),
+        "an engine that closes without pods leaves no cgroup of its own"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -99,7 +105,7 @@ async fn a_caller_that_leaves_finds_its_pod_with_the_same_request() {
     let config = bench.pod("web");
     // The first poll starts the operation; dropping the future is what a cancelled RPC does.
     let mut first = Box::pin(engine.run_pod(config.clone(), ""));
-    assert!(futures_poll_once(first.as_mut()).await.is_none());
+    assert!(poll_once(first.as_mut()).await.is_none());
     drop(first);
     let id = engine
         .run_pod(config, "")
@@ -111,16 +117,6 @@ async fn a_caller_that_leaves_finds_its_pod_with_the_same_request() {
         PodState::Ready
     );
     bench.expect_clean().await;
-}
-
-async fn futures_poll_once<F: Future>(mut future: std::pin::Pin<&mut F>) -> Option<F::Output> {
-    std::future::poll_fn(|context| {
-        std::task::Poll::Ready(match future.as_mut().poll(context) {
-            std::task::Poll::Ready(output) => Some(output),
-            std::task::Poll::Pending => None,
-        })
-    })
-    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]

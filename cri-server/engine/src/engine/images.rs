@@ -11,7 +11,7 @@ impl Engine {
     /// Pulls an image.
     ///
     /// # Errors
-    /// See [`Error::Images`] and its kind.
+    /// See [`crate::Error::Images`] and its kind.
     pub async fn pull_image(
         &self,
         reference: &str,
@@ -24,7 +24,7 @@ impl Engine {
     /// Imports an OCI layout or docker-archive (directory or tar file), named `reference` when given.
     ///
     /// # Errors
-    /// See [`Error::Images`] and its kind.
+    /// See [`crate::Error::Images`] and its kind.
     pub async fn import_image(
         &self,
         path: &Path,

@@ -311,26 +311,40 @@ impl Bench {
         left
     }
 
-    /// The pods' cgroups in every hierarchy.
-    pub fn cgroups(&self) -> Vec<PathBuf> {
-        let mut found = Vec::new();
-        let mut roots: Vec<PathBuf> = fs::read_dir("/sys/fs/cgroup")
+    /// Where the engine's own cgroup is, or would be, in every hierarchy.
+    pub fn cgroup_roots(&self) -> Vec<PathBuf> {
+        let mounted = fs::read_dir("/sys/fs/cgroup")
             .into_iter()
             .flatten()
-            .flatten()
+            .flatten();
+        let hierarchies = mounted
             .map(|one| one.path())
-            .collect();
-        roots.push("/sys/fs/cgroup".into());
-        for root in roots {
-            let own = root.join(self.config.cgroup_root.trim_start_matches('/'));
-            for entry in fs::read_dir(own).into_iter().flatten().flatten() {
-                if entry.path().join("cgroup.procs").exists() {
-                    found.push(entry.path());
-                }
-            }
-        }
-        found
+            .chain(["/sys/fs/cgroup".into()]);
+        let own = self.config.cgroup_root.trim_start_matches('/');
+        hierarchies.map(|root| root.join(own)).collect()
     }
+
+    /// The pods' cgroups in every hierarchy.
+    pub fn cgroups(&self) -> Vec<PathBuf> {
+        let roots = self.cgroup_roots().into_iter();
+        let entries = roots.flat_map(|root| fs::read_dir(root).into_iter().flatten().flatten());
+        entries
+            .map(|one| one.path())
+            .filter(|path| path.join("cgroup.procs").exists())
+            .collect()
+    }
+}
+
+/// Polls once: what a caller does that leaves at once.
+pub async fn poll_once<F: Future>(mut future: std::pin::Pin<&mut F>) -> Option<F::Output> {
+    use std::task::Poll;
+    std::future::poll_fn(|context| {
+        Poll::Ready(match future.as_mut().poll(context) {
+            Poll::Ready(output) => Some(output),
+            Poll::Pending => None,
+        })
+    })
+    .await
 }
 
 impl Drop for Bench {
@@ -373,17 +387,8 @@ impl Drop for Bench {
                 }
             }
         }
-        for hierarchy in fs::read_dir("/sys/fs/cgroup")
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            fs::remove_dir(
-                hierarchy
-                    .path()
-                    .join(self.config.cgroup_root.trim_start_matches('/')),
-            )
-            .ok();
+        for root in self.cgroup_roots() {
+            fs::remove_dir(root).ok();
         }
         let subnet = self
             .config
