@@ -3,7 +3,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::AT_FDCWD;
+use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::sys::stat::{Mode, SFlag};
 use sys::mount::{self, FsContext, MountAttr, MountAttrs, OpenTree};
 use sys::path::Root;
@@ -182,7 +182,17 @@ fn refuse_inside_proc(target: &OwnedFd, one: &MountPlan) -> Result<()> {
 }
 
 fn new(root: &Root, one: &MountPlan, fs_type: &str, source: &str) -> Result<OwnedFd> {
-    let existing = root.resolve(&one.destination).ok();
+    let inherits = fs_type == "tmpfs"
+        && !one
+            .options
+            .data
+            .iter()
+            .any(|option| option.starts_with("mode="));
+    let existing = if inherits {
+        root.find(&one.destination, OFlag::O_PATH)?
+    } else {
+        None
+    };
     let target = place(root, &one.destination)?;
     refuse_inside_proc(&target, one)?;
     let context = FsContext::open(fs_type);
@@ -239,14 +249,7 @@ fn configure(
             None => context.set_flag(option)?,
         }
     }
-    if fs_type == "tmpfs"
-        && !options
-            .data
-            .iter()
-            .any(|option| option.starts_with("mode="))
-    {
-        inherit_mode(&context, existing)?;
-    }
+    inherit_mode(&context, existing)?;
     let mut attrs = options.set;
     attrs.set(
         MountAttr::MOUNT_ATTR_RDONLY,

@@ -3,7 +3,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::AT_FDCWD;
+use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::mount::{MntFlags, MsFlags};
 use nix::sys::stat::SFlag;
 use sys::mount::{self, FsContext, MountAttr, MountAttrs, OpenTree, Propagation};
@@ -121,13 +121,12 @@ pub(super) fn make_readonly(root: &Root, plan: &Plan) -> Result<()> {
 }
 
 fn existing(root: &Root, path: &Path) -> sys::Result<Option<OwnedFd>> {
-    match root.resolve(path) {
-        Ok(fd) => Ok(Some(fd)),
+    match root.find(path, OFlag::O_PATH) {
         Err(sys::Error {
-            errno: Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES,
+            errno: Errno::ENOTDIR | Errno::EACCES,
             ..
         }) => Ok(None),
-        Err(error) => Err(error),
+        other => other,
     }
 }
 

@@ -105,6 +105,8 @@ pub struct Created {
     pub state: State,
     /// Its first process, a child of this one.
     pub child: Child,
+    /// Its cgroup.
+    pub cgroup: Cgroup,
 }
 
 /// `create ID`
@@ -287,7 +289,11 @@ fn steps<'a>(
         state::write_atomically(path, child.pid.to_string().as_bytes())
             .within(|| "--pid-file".to_owned())?;
     }
-    Ok(Created { state, child })
+    Ok(Created {
+        state,
+        child,
+        cgroup: cgroup.clone(),
+    })
 }
 
 fn give_birth(birth: Birth<'_>, init: Init<'_>) -> Result<Child> {

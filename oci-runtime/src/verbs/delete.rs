@@ -1,6 +1,8 @@
 //! `delete`: lifecycle steps 12 and 13. Every step runs whatever happens to the others, and may run again.
 use std::os::fd::AsFd;
 
+use sys::cgroup::Cgroup;
+
 use crate::cli::Global;
 use crate::error::{Error, Result};
 use crate::hooks;
@@ -33,7 +35,7 @@ pub fn run(global: &Global, id: &ContainerId, force: bool) -> Result<u8> {
             .hint("\"kill\" it first, or use --force"));
         }
     }
-    remove(global, id, &state)?;
+    remove(global, id, &state, state.cgroup())?;
     Ok(0)
 }
 
@@ -69,9 +71,14 @@ fn kill(state: &State) -> Result<()> {
 ///
 /// # Errors
 /// Everything that could not be removed; what could be is gone, so that the next try has less to do.
-pub fn remove(global: &Global, id: &ContainerId, state: &State) -> Result<()> {
+pub fn remove(
+    global: &Global,
+    id: &ContainerId,
+    state: &State,
+    cgroup: Result<Cgroup>,
+) -> Result<()> {
     let mut problems: Vec<Error> = Vec::new();
-    match state.cgroup() {
+    match cgroup {
         Ok(cgroup) => {
             // Without a pid namespace of its own there may be processes left.
             let removed = cgroup.kill_all().and_then(|()| cgroup.remove());

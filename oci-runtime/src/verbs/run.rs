@@ -53,7 +53,7 @@ pub fn run(global: &Global, id: &ContainerId, parsed: &Parsed) -> Result<u8> {
     let removed = if parsed.is_on("keep") {
         Ok(())
     } else {
-        delete::remove(global, id, &created.state)
+        delete::remove(global, id, &created.state, Ok(created.cgroup.clone()))
     };
     let code = code?;
     removed?;

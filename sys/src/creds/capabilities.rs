@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 use nix::errno::Errno;
 
-use crate::error::{Error, Result, check};
+use crate::error::{Result, check};
 
 /// The names of the capabilities, in the order of their numbers, as of Linux 5.9.
 pub const CAPABILITY_NAMES: [&str; 41] = [
@@ -173,28 +173,17 @@ pub fn read_capabilities() -> Result<(CapSet, CapSet, CapSet)> {
 /// # Errors
 /// `EPERM` without `CAP_SETPCAP`.
 pub fn drop_bounding(keep: CapSet) -> Result<()> {
-    for number in 0..u64::BITS {
+    for number in (0..u64::BITS).filter(|number| !keep.has(*number)) {
         // SAFETY: two integers.
-        match unsafe { libc::prctl(libc::PR_CAPBSET_READ, libc::c_ulong::from(number)) } {
-            1 if !keep.has(number) => {
-                // SAFETY: two integers.
-                let ret =
-                    unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(number)) };
-                let name =
-                    || capability_name(number).map_or_else(|| number.to_string(), str::to_owned);
-                check(libc::c_long::from(ret), || {
-                    format!("prctl(PR_CAPBSET_DROP, {})", name())
-                })?;
-            }
-            0 | 1 => {}
-            // EINVAL: past the last capability of this kernel.
-            _ if Errno::last() == Errno::EINVAL => return Ok(()),
-            _ => {
-                return Err(Error::new(
-                    Errno::last(),
-                    format!("prctl(PR_CAPBSET_READ, {number})"),
-                ));
-            }
+        let ret = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(number)) };
+        let name = || capability_name(number).map_or_else(|| number.to_string(), str::to_owned);
+        match check(libc::c_long::from(ret), || {
+            format!("prctl(PR_CAPBSET_DROP, {})", name())
+        }) {
+            Ok(_) => {}
+            // Past the last capability of this kernel.
+            Err(error) if error.errno == Errno::EINVAL => return Ok(()),
+            Err(error) => return Err(error),
         }
     }
     Ok(())

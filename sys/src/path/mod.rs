@@ -8,7 +8,7 @@ mod root;
 #[cfg(test)]
 mod tests;
 
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use nix::NixPath;
@@ -37,19 +37,30 @@ pub fn openat2(
     resolve: ResolveFlag,
 ) -> Result<OwnedFd> {
     let dirfd = dirfd.as_fd();
-    let flags = flags | OFlag::O_CLOEXEC;
-    let text = || {
-        format!(
+    try_openat2(dirfd, path, flags, mode, resolve).map_err(|errno| {
+        let flags = flags | OFlag::O_CLOEXEC;
+        let text = format!(
             "openat2({}, {path:?}, {}, {:#o}, {})",
             FdName::of(dirfd),
             flag_names(&flags, ""),
             mode.bits(),
             flag_names(&resolve, "")
-        )
-    };
+        );
+        Error::new(errno, text)
+    })
+}
+
+/// The same without the text of an error, for a path that is often not there.
+fn try_openat2(
+    dirfd: BorrowedFd<'_>,
+    path: &Path,
+    flags: OFlag,
+    mode: Mode,
+    resolve: ResolveFlag,
+) -> std::result::Result<OwnedFd, Errno> {
     // SAFETY: all-zero is a valid `open_how`: three integers.
     let mut how: libc::open_how = unsafe { std::mem::zeroed() };
-    how.flags = u64::from(flags.bits().cast_unsigned());
+    how.flags = u64::from((flags | OFlag::O_CLOEXEC).bits().cast_unsigned());
     // openat2 refuses a mode where nothing can be created.
     how.mode = if flags.intersects(OFlag::O_CREAT) {
         u64::from(mode.bits())
@@ -69,21 +80,18 @@ pub fn openat2(
                     size_of::<libc::open_how>(),
                 )
             }
-        });
-        match check(ret.map_err(|errno| Error::new(errno, text()))?, text) {
-            Err(Error {
-                errno: Errno::EAGAIN | Errno::EINTR,
-                ..
-            }) => {}
-            Err(error) => return Err(error),
-            Ok(fd) => {
-                let fd = RawFd::try_from(fd).map_err(|_| Error::new(Errno::EBADF, text()))?;
-                // SAFETY: the kernel returned this new descriptor; nothing else owns it.
-                return Ok(unsafe { OwnedFd::from_raw_fd(fd) });
-            }
+        })?;
+        if ret >= 0 {
+            let fd = RawFd::try_from(ret).map_err(|_| Errno::EBADF)?;
+            // SAFETY: the kernel returned this new descriptor; nothing else owns it.
+            return Ok(unsafe { OwnedFd::from_raw_fd(fd) });
+        }
+        match Errno::last() {
+            Errno::EAGAIN | Errno::EINTR => {}
+            errno => return Err(errno),
         }
     }
-    Err(Error::new(Errno::EAGAIN, text()))
+    Err(Errno::EAGAIN)
 }
 
 /// Whether `path` is the root of a mount, by `statx(2)` (Linux 5.8). A symbolic link is not followed.

@@ -1,5 +1,5 @@
 //! A directory tree with a hostile content, used as a root.
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
@@ -7,12 +7,15 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, ResolveFlag};
 use nix::sys::stat::Mode;
 
-use super::openat2;
+use super::{openat2, try_openat2};
 use crate::error::{Context, Error, Result};
 use crate::fd::FdName;
 
 /// How many dangling symbolic links a path may lead through, as the kernel's own limit.
 const MAX_LINKS: usize = 40;
+
+/// How everything inside a root is resolved.
+const INSIDE: ResolveFlag = ResolveFlag::RESOLVE_IN_ROOT.union(ResolveFlag::RESOLVE_NO_MAGICLINKS);
 
 /// An `O_PATH` descriptor of a directory that is taken as `/` for everything below it: absolute links and `..`
 /// stay inside, links of procfs (`/proc/self/fd/…`) are refused.
@@ -39,18 +42,7 @@ impl Root {
     /// # Errors
     /// `ENOENT` where it is missing, `ELOOP` for a magic link.
     pub fn open_at(&self, path: &Path, flags: OFlag, mode: Mode) -> Result<OwnedFd> {
-        let path = if path.as_os_str().is_empty() {
-            Path::new("/")
-        } else {
-            path
-        };
-        openat2(
-            &self.0,
-            path,
-            flags,
-            mode,
-            ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS,
-        )
+        openat2(&self.0, nonempty(path), flags, mode, INSIDE)
     }
 
     /// An `O_PATH` descriptor of what `path` is inside, links followed.
@@ -69,6 +61,20 @@ impl Root {
         self.open_at(path, OFlag::O_PATH | OFlag::O_NOFOLLOW, Mode::empty())
     }
 
+    /// Opens `path` inside with the given flags; `None` where it is missing.
+    ///
+    /// # Errors
+    /// As [`Root::open_at`], but for `ENOENT`.
+    pub fn find(&self, path: &Path, flags: OFlag) -> Result<Option<OwnedFd>> {
+        let path = nonempty(path);
+        match try_openat2(self.0.as_fd(), path, flags, Mode::empty(), INSIDE) {
+            Ok(fd) => Ok(Some(fd)),
+            Err(Errno::ENOENT) => Ok(None),
+            // Once more for the text of the error.
+            Err(_) => self.open_at(path, flags, Mode::empty()).map(Some),
+        }
+    }
+
     /// The directory `path`, made with its parents where missing (with `mode` for each new one).
     ///
     /// A dangling link on the way is followed: its target is made, inside the root.
@@ -77,12 +83,15 @@ impl Root {
     /// `ENOTDIR` where something else is in the way, `EROFS`, `EACCES`.
     pub fn mkdir_all(&self, path: &Path, mode: Mode) -> Result<OwnedFd> {
         let directory = OFlag::O_PATH | OFlag::O_DIRECTORY;
-        match self.open_at(path, directory, Mode::empty()) {
-            Err(Error {
-                errno: Errno::ENOENT,
-                ..
-            }) => {}
-            other => return other,
+        if let Some(found) = self.find(path, directory)? {
+            return Ok(found);
+        }
+        // Nearly always only the last component is missing.
+        if let (Some(parent), Some(name)) = (path.parent(), path.file_name())
+            && let Some(parent) = self.find(parent, directory)?
+            && nix::sys::stat::mkdirat(&parent, name, mode).is_ok()
+        {
+            return open_made(&parent, name);
         }
         let mut todo = parts(path);
         let mut done = PathBuf::from("/");
@@ -90,24 +99,14 @@ impl Root {
         let mut links = 0;
         while let Some(name) = todo.pop() {
             let here = done.join(&name);
-            match self.open_at(&here, directory, Mode::empty()) {
-                Ok(fd) => {
-                    parent = fd;
-                    done = here;
-                    continue;
-                }
-                Err(Error {
-                    errno: Errno::ENOENT,
-                    ..
-                }) => {}
-                Err(error) => return Err(error),
+            if let Some(found) = self.find(&here, directory)? {
+                parent = found;
+                done = here;
+                continue;
             }
             match nix::sys::stat::mkdirat(&parent, name.as_os_str(), mode) {
                 Ok(()) => {
-                    // The new directory itself, not what someone may have put in its place meanwhile.
-                    let flags = directory | OFlag::O_NOFOLLOW;
-                    let beneath = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
-                    parent = openat2(&parent, Path::new(&name), flags, Mode::empty(), beneath)?;
+                    parent = open_made(&parent, &name)?;
                     done = here;
                 }
                 Err(Errno::EEXIST) => {
@@ -144,12 +143,8 @@ impl Root {
     /// # Errors
     /// As [`Root::mkdir_all`]; `ELOOP` for a dangling link as last component.
     pub fn create_file(&self, path: &Path, mode: Mode) -> Result<OwnedFd> {
-        match self.resolve(path) {
-            Err(Error {
-                errno: Errno::ENOENT,
-                ..
-            }) => {}
-            other => return other,
+        if let Some(found) = self.find(path, OFlag::O_PATH)? {
+            return Ok(found);
         }
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(Error::new(
@@ -168,6 +163,22 @@ impl Root {
             Mode::empty(),
             beneath,
         )
+    }
+}
+
+/// The new directory itself, not what someone may have put in its place meanwhile.
+fn open_made(parent: &OwnedFd, name: &OsStr) -> Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
+    let beneath = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
+    openat2(parent, Path::new(name), flags, Mode::empty(), beneath)
+}
+
+/// The root itself where the path is empty, which the kernel would refuse.
+fn nonempty(path: &Path) -> &Path {
+    if path.as_os_str().is_empty() {
+        Path::new("/")
+    } else {
+        path
     }
 }
 
