@@ -83,6 +83,8 @@ pub enum Hint {
     EmptyCpuset,
     /// The kernel lacks BPF programs for devices, or the caller may not load them.
     NoDeviceBpf,
+    /// A real-time process meets a cpu cgroup without real-time CPU time.
+    NoRealtimeRuntime,
     /// The cgroup has children or processes of its own, which v2 does not allow together.
     InternalProcesses,
 }
@@ -101,6 +103,7 @@ impl fmt::Display for Hint {
             Self::NoDeviceBpf => {
                 f.write_str("device rules on cgroup v2 need CONFIG_CGROUP_BPF and CAP_BPF with CAP_NET_ADMIN, or CAP_SYS_ADMIN")
             }
+            Self::NoRealtimeRuntime => f.write_str("a real-time process needs a cpu cgroup with real-time CPU time (cpu.rt_runtime_us)"),
             Self::InternalProcesses => {
                 f.write_str("a cgroup v2 that hands controllers to its children can hold no processes itself")
             }

@@ -117,6 +117,7 @@ fn joined(path: &Path, value: &str, errno: Errno) -> Error {
     match errno {
         Errno::ENOSPC => error.with_hint(Hint::EmptyCpuset),
         Errno::EBUSY => error.with_hint(Hint::InternalProcesses),
+        Errno::EINVAL => error.with_hint(Hint::NoRealtimeRuntime),
         _ => error,
     }
 }
