@@ -81,6 +81,9 @@ fn on_host(cgroups: Cgroups, floor: &Path, options: &Options) -> Result<Value> {
         };
         contenders.extend(chosen);
     }
+    if let Err(reason) = contest::trial(&contenders[0]) {
+        anyhow::bail!("{}: {reason}", contenders[0].name);
+    }
     left_out.extend(drop_those_that_fail(&mut contenders));
     let mut settings = Vec::new();
     for pause in [Duration::ZERO, options.pause] {
