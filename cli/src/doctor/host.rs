@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use caps::{CapSet, Capability, CapsHashSet};
 use sys::cgroup::{Hierarchies, Mode, Version};
 
 use super::Finding;
@@ -11,67 +12,22 @@ use crate::daemon;
 use crate::format::size;
 use crate::node::Node;
 
-/// Names by number, as in linux/capability.h.
-const CAPABILITIES: [&str; 41] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];
-
 /// What making any container takes.
-const NEEDED: [&str; 14] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "NET_ADMIN",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_ADMIN",
-    "MKNOD",
-    "SETFCAP",
+const NEEDED: [Capability; 14] = [
+    Capability::CAP_CHOWN,
+    Capability::CAP_DAC_OVERRIDE,
+    Capability::CAP_FOWNER,
+    Capability::CAP_FSETID,
+    Capability::CAP_KILL,
+    Capability::CAP_SETGID,
+    Capability::CAP_SETUID,
+    Capability::CAP_SETPCAP,
+    Capability::CAP_NET_ADMIN,
+    Capability::CAP_SYS_CHROOT,
+    Capability::CAP_SYS_PTRACE,
+    Capability::CAP_SYS_ADMIN,
+    Capability::CAP_MKNOD,
+    Capability::CAP_SETFCAP,
 ];
 
 /// Below this a pull of an ordinary image may not fit.
@@ -87,23 +43,23 @@ pub(super) fn root(_: &Node) -> Finding {
 }
 
 pub(super) fn required_capabilities(_: &Node) -> Finding {
-    held(|name| NEEDED.contains(&name))
+    held(|one| NEEDED.contains(&one))
 }
 
 pub(super) fn other_capabilities(_: &Node) -> Finding {
-    held(|name| !NEEDED.contains(&name))
+    held(|one| !NEEDED.contains(&one))
 }
 
-fn held(wanted: impl Fn(&str) -> bool) -> Finding {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let Some(effective) = effective(&status) else {
-        return Unknown("/proc/self/status has no CapEff".to_owned());
+fn held(wanted: impl Fn(Capability) -> bool) -> Finding {
+    let effective = match caps::read(None, CapSet::Effective) {
+        Ok(effective) => effective,
+        Err(error) => return Unknown(error.to_string()),
     };
-    let missing: Vec<String> = missing(effective)
-        .into_iter()
-        .filter(|name| wanted(name))
-        .map(|name| format!("CAP_{name}"))
+    let mut missing: Vec<String> = missing(&effective)
+        .filter(|one| wanted(*one))
+        .map(|one| one.to_string())
         .collect();
+    missing.sort();
     if missing.is_empty() {
         Present(String::new())
     } else {
@@ -111,20 +67,10 @@ fn held(wanted: impl Fn(&str) -> bool) -> Finding {
     }
 }
 
-fn effective(status: &str) -> Option<u64> {
-    let hex = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))?;
-    u64::from_str_radix(hex.trim(), 16).ok()
-}
-
-fn missing(effective: u64) -> Vec<&'static str> {
-    CAPABILITIES
-        .iter()
-        .enumerate()
-        .filter(|(bit, _)| effective & (1 << bit) == 0)
-        .map(|(_, name)| *name)
-        .collect()
+fn missing(effective: &CapsHashSet) -> impl Iterator<Item = Capability> {
+    caps::all()
+        .into_iter()
+        .filter(|one| !effective.contains(one))
 }
 
 pub(super) fn cgroup_mode(_: &Node) -> Finding {
@@ -354,21 +300,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn missing_capabilities_are_named_by_their_bits() {
-        assert_eq!(missing(0x1ff_ffff_ffff), Vec::<&str>::new());
-        assert_eq!(missing(0x1ff_feff_ffff), ["SYS_RESOURCE"]);
-        assert_eq!(
-            effective("Name:\tx\nCapEff:\t000001fffeffffff\n"),
-            Some(0x1ff_feff_ffff)
-        );
-        assert_eq!(effective("Name:\tx\n"), None);
-    }
-
-    #[test]
-    fn every_needed_capability_exists() {
-        for name in NEEDED {
-            assert!(CAPABILITIES.contains(&name), "{name}");
-        }
+    fn a_capability_that_is_not_held_is_missing() {
+        let mut effective = caps::all();
+        assert_eq!(missing(&effective).count(), 0);
+        effective.remove(&Capability::CAP_SYS_RESOURCE);
+        let missing: Vec<Capability> = missing(&effective).collect();
+        assert_eq!(missing, [Capability::CAP_SYS_RESOURCE]);
     }
 
     #[test]
