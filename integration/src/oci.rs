@@ -1,6 +1,6 @@
 //! OCI runtimes by their common command line: ours and the genuine ones.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -92,6 +92,22 @@ impl Drop for Runtime {
             if deleted.code != 0 {
                 eprintln!("{deleted}");
             }
+        }
+    }
+}
+
+/// Removes the cgroups that failed containers of this process left; crun leaves one whenever it refuses a host.
+/// Only those that [`fresh_id`] named, and only empty ones.
+pub fn remove_left_cgroups() {
+    let prefix = format!("peer-{}-", std::process::id());
+    let entries = |dir: &Path| std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let top = Path::new("/sys/fs/cgroup");
+    for dir in std::iter::once(top.to_owned()).chain(entries(top).map(|entry| entry.path())) {
+        for entry in
+            entries(&dir).filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
+        {
+            // One with a process in it is in use.
+            std::fs::remove_dir(entry.path()).ok();
         }
     }
 }

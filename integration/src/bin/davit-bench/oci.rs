@@ -14,7 +14,7 @@ use crate::options::Options;
 use integration::bin;
 use integration::bundle::Bundle;
 use integration::host::Cgroups;
-use integration::oci::fresh_id;
+use integration::oci::{fresh_id, remove_left_cgroups};
 
 /// Measures on every kind of host, and prints as it goes.
 pub(crate) fn measure(options: &Options) -> Result<Value> {
@@ -85,6 +85,7 @@ fn on_host(cgroups: Cgroups, floor: &Path, options: &Options) -> Result<Value> {
         anyhow::bail!("{}: {reason}", contenders[0].name);
     }
     left_out.extend(drop_those_that_fail(&mut contenders));
+    remove_left_cgroups();
     let mut settings = Vec::new();
     for pause in [Duration::ZERO, options.pause] {
         let times = contest::race(&contenders, options.runs, pause)?;
