@@ -34,12 +34,23 @@ const PACKAGES: &[&str] = &[
 ];
 
 const CRICTL: &str = "1.36.0";
+/// The reference plugins; cnitool's version is in the module beside them.
+const CNI: &str = "1.9.1";
+const CNI_PACKAGES: &[&str] = &[
+    "github.com/containernetworking/cni/cnitool",
+    "github.com/containernetworking/plugins/plugins/main/bridge",
+    "github.com/containernetworking/plugins/plugins/main/loopback",
+    "github.com/containernetworking/plugins/plugins/ipam/host-local",
+    "github.com/containernetworking/plugins/plugins/meta/portmap",
+    "github.com/containernetworking/plugins/plugins/meta/tuning",
+];
 const CARGO_DENY: &str = "0.20.2";
 
 /// Installs all that is missing.
 pub(crate) fn install_all(workspace: &Workspace) -> Result<()> {
     debian::install(PACKAGES)?;
     crictl(workspace)?;
+    cni_reference(workspace)?;
     install_cargo_deny(workspace)?;
     eprintln!(
         "tools: all there; built ones are in {}",
@@ -53,34 +64,69 @@ pub(crate) fn crictl(workspace: &Workspace) -> Result<()> {
     if is_installed("crictl", CRICTL)? {
         return Ok(());
     }
+    let version_flag = format!("-X sigs.k8s.io/cri-tools/pkg/version.Version=v{CRICTL}");
+    go_build(&GoBuild {
+        module: &workspace.root.join("integration/tools/crictl"),
+        flags: &["-ldflags", &version_flag],
+        packages: &["sigs.k8s.io/cri-tools/cmd/crictl"],
+        out: &bin_dir()?,
+    })?;
+    mark_installed("crictl", CRICTL)
+}
+
+/// Builds cnitool and the reference plugins. They have a directory of their own, because a directory of plugins is
+/// what CNI programs take.
+fn cni_reference(workspace: &Workspace) -> Result<()> {
+    let out = tools_dir()?.join("cni");
+    let marked = fs::read_to_string(marker("cni")?).is_ok_and(|v| v.trim() == CNI);
+    if marked && out.join("cnitool").is_file() {
+        return Ok(());
+    }
+    go_build(&GoBuild {
+        module: &workspace.root.join("integration/tools/cni"),
+        flags: &[],
+        packages: CNI_PACKAGES,
+        out: &out,
+    })?;
+    mark_installed("cni", CNI)
+}
+
+/// Packages of one pinned Go module, built into a directory.
+struct GoBuild<'a> {
+    module: &'a Path,
+    flags: &'a [&'a str],
+    packages: &'a [&'a str],
+    out: &'a Path,
+}
+
+fn go_build(wanted: &GoBuild<'_>) -> Result<()> {
     if !run::on_path("go") {
         bail!(
-            "crictl {CRICTL} is built with Go, and there is no `go` on PATH: `apt-get install golang-go` (1.26 or newer, or one that may fetch its toolchain), or see https://go.dev/dl"
+            "{} is built with Go, and there is no `go` on PATH: `apt-get install golang-go` (1.26 or newer, or one that may fetch its toolchain), or see https://go.dev/dl",
+            wanted.packages[0]
         );
     }
     // A copy, because `go build -mod=mod` writes the indirect requirements into go.mod.
-    let source = workspace.root.join("integration/tools/crictl");
-    let module = tools_dir()?.join("src/crictl");
+    let name = wanted.module.file_name().context("a module's directory")?;
+    let module = tools_dir()?.join("src").join(name);
     fs::create_dir_all(&module).with_context(|| format!("create {}", module.display()))?;
     for file in ["go.mod", "go.sum", "tools.go"] {
-        fs::copy(source.join(file), module.join(file))
-            .with_context(|| format!("copy {}", source.join(file).display()))?;
+        let from = wanted.module.join(file);
+        fs::copy(&from, module.join(file)).with_context(|| format!("copy {}", from.display()))?;
     }
-    let version_flag = format!("-X sigs.k8s.io/cri-tools/pkg/version.Version=v{CRICTL}");
-    let binary = bin_dir()?.join("crictl");
+    fs::create_dir_all(wanted.out).with_context(|| format!("create {}", wanted.out.display()))?;
     let mut build = Command::new("go");
-    // `-buildvcs=false`: the cache directory may lie inside somebody's git repository.
-    build.current_dir(&module).env("CGO_ENABLED", "0").args([
-        "build",
-        "-mod=mod",
-        "-trimpath",
-        "-buildvcs=false",
-        "-ldflags",
-        &version_flag,
-        "-o",
-    ]);
-    run::run(build.arg(&binary).arg("sigs.k8s.io/cri-tools/cmd/crictl"))?;
-    mark_installed("crictl", CRICTL)
+    build
+        .current_dir(&module)
+        .env("CGO_ENABLED", "0")
+        .args(["build", "-mod=mod", "-trimpath"])
+        // The cache directory may lie inside somebody's git repository.
+        .arg("-buildvcs=false")
+        .args(wanted.flags)
+        .arg("-o")
+        .arg(format!("{}/", wanted.out.display()))
+        .args(wanted.packages);
+    run::run(&mut build)
 }
 
 fn install_cargo_deny(workspace: &Workspace) -> Result<()> {
