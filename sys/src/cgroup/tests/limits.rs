@@ -273,12 +273,9 @@ fn a_limit_on_a_unified_host_without_the_controller_names_the_controller() {
     });
 }
 
-#[test]
-fn a_memory_limit_below_the_usage_on_v1_says_what_is_used() {
-    let Some(fixture) = Fixture::with_v1("memory") else {
-        return;
-    };
-    // tail keeps 16 MiB until its input ends, which is when the test drops the shell's.
+/// A process of the cgroup that holds 16 MiB until its input, which comes with it, is dropped.
+fn hog(fixture: &Fixture) -> (Sleeper, std::process::ChildStdin) {
+    use std::io::{BufRead, BufReader, Write};
     let script = "read go; { head -c 16777216 /dev/zero; echo filled >&2; read end; } | tail -c 16777216 >/dev/null";
     let mut shell = Command::new("sh");
     let shell = shell
@@ -288,17 +285,21 @@ fn a_memory_limit_below_the_usage_on_v1_says_what_is_used() {
     let mut shell = Sleeper(shell.spawn().unwrap());
     fixture.cgroup.add_process(shell.pid()).unwrap();
     let mut input = shell.0.stdin.take().unwrap();
-    std::io::Write::write_all(&mut input, b"go\n").unwrap();
+    input.write_all(b"go\n").unwrap();
     let mut line = String::new();
-    std::io::BufRead::read_line(
-        &mut std::io::BufReader::new(shell.0.stderr.take().unwrap()),
-        &mut line,
-    )
-    .unwrap();
+    BufReader::new(shell.0.stderr.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
     assert_eq!(line, "filled\n");
+    (shell, input)
+}
 
+/// Applies a limit of 1 MiB to a cgroup that uses 16, which must fail and say what is used.
+fn refused_limit(fixture: &Fixture, check_before_update: bool) -> String {
+    let (_shell, _input) = hog(fixture);
     let memory = Memory {
         limit: Some(1 << 20),
+        check_before_update,
         ..Memory::default()
     };
     let error = fixture
@@ -308,14 +309,21 @@ fn a_memory_limit_below_the_usage_on_v1_says_what_is_used() {
             ..Resources::default()
         })
         .unwrap_err();
-
-    let text = error.to_string();
-    assert!(text.contains("memory.limit_in_bytes\", \"1048576\"): device or resource busy (EBUSY); hint: the cgroup uses"), "{text}");
     assert!(
         matches!(error.hint(), Some(Hint::LimitBelowUsage { usage }) if *usage > 8 << 20),
-        "{text}"
+        "{error}"
     );
-    drop(input);
+    error.to_string()
+}
+
+#[test]
+fn a_memory_limit_below_the_usage_on_v1_says_what_is_used() {
+    let Some(fixture) = Fixture::with_v1("memory") else {
+        return;
+    };
+    let text = refused_limit(&fixture, false);
+    let call = "memory.limit_in_bytes\", \"1048576\"): device or resource busy (EBUSY); hint: the cgroup uses";
+    assert!(text.contains(call), "{text}");
 }
 
 #[test]
@@ -427,26 +435,14 @@ fn updates_on_v2_keep_what_they_do_not_name_and_unlimited_lifts_swap_as_well() {
 }
 
 #[test]
-fn a_limit_below_the_usage_on_v2_is_refused_only_where_that_is_asked_for() {
+fn a_memory_limit_below_the_usage_on_v2_is_refused_where_that_is_asked_for() {
     let Some(fixture) = Fixture::with_v2("memory") else {
         return;
     };
-    let _sleeper = fixture.sleeper();
-    let memory = Memory {
-        limit: Some(1),
-        check_before_update: true,
-        ..Memory::default()
-    };
-    let error = fixture
-        .cgroup
-        .apply(&Resources {
-            memory,
-            ..Resources::default()
-        })
-        .unwrap_err();
+    let text = refused_limit(&fixture, true);
     assert!(
-        matches!(error.hint(), Some(Hint::LimitBelowUsage { usage }) if *usage > 1),
-        "{error}"
+        text.contains("memory.max\", \"1048576\"): device or resource busy (EBUSY)"),
+        "{text}"
     );
 }
 
