@@ -152,7 +152,7 @@ fn binary(message: &Value) -> Result<Option<Binary>> {
             .as_str()
             .context("an artifact without a source")?,
     );
-    // path+file:///work/cni#0.1.0, or path+file:///work/cri-server#name@0.1.0 where the directory has another name.
+    // path+file:///home/me/davit/cni#0.1.0, or path+file:///home/me/davit/cri-server#name@0.1.0 where the directory has another name.
     let id = message["package_id"]
         .as_str()
         .context("an artifact without a package")?;
