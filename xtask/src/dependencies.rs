@@ -31,7 +31,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
         .map(String::as_str)
         .filter(|n| !members.contains(n))
     {
-        if !document.contains(&format!("`{name}`")) {
+        if !names(&document, name) {
             faults.push(format!(
                 "{DOCUMENT} has no line for `{name}`: say where it is used and why"
             ));
@@ -55,6 +55,14 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
         }
     }
     Ok(faults)
+}
+
+/// Whether the name stands there by itself, and not as a part of another one: `tar` is not named by `tar-core`.
+fn names(document: &str, name: &str) -> bool {
+    let part_of_a_name = |c: char| c.is_alphanumeric() || c == '-' || c == '_';
+    document
+        .split(|c| !part_of_a_name(c))
+        .any(|word| word == name)
 }
 
 /// Keys of the `[workspace.dependencies]` table. Cargo has parsed the file by now, so a line reader will do.
@@ -82,5 +90,12 @@ mod tests {
             declared(manifest).into_iter().collect::<Vec<_>>(),
             ["anyhow", "clap"]
         );
+    }
+
+    #[test]
+    fn a_longer_name_does_not_stand_for_a_shorter_one() {
+        assert!(names("| tar | snapshotter |", "tar"));
+        assert!(names("`tar-core`: the parser", "tar-core"));
+        assert!(!names("| tar-core | snapshotter |", "tar"));
     }
 }
