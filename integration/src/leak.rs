@@ -132,7 +132,11 @@ impl Scope {
     fn rules(&self) -> Vec<String> {
         ruleset()
             .lines()
-            .flat_map(|line| line.split(", "))
+            .flat_map(|line| {
+                line.trim_start()
+                    .trim_start_matches("elements = {")
+                    .split(", ")
+            })
             .filter(|part| self.names_network(part))
             .map(|part| format!("nftables {}", part.trim_matches([' ', '\t', ',', '{', '}'])))
             .collect()
