@@ -3,7 +3,10 @@
 //! Every name here is one component below `dir`, never a path: whoever resolves paths does it with [`crate::path`]
 //! first, and no call follows a symbolic link in its last component. An empty name or one with a slash is `EINVAL`.
 #![allow(unsafe_code)]
-use std::ffi::{CStr, CString, OsStr, OsString};
+mod tree;
+mod xattr;
+
+use std::ffi::{CString, OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
@@ -18,6 +21,8 @@ use crate::fd::FdName;
 
 pub use nix::fcntl::OFlag;
 pub use nix::sys::stat::{FileStat, Mode, SFlag};
+pub use tree::remove_tree;
+pub use xattr::{get_xattr, get_xattr_at, list_xattr, list_xattr_at, set_xattr, set_xattr_at};
 
 /// What a node made by [`mknod`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,9 +56,6 @@ pub struct Space {
     /// Inodes still free.
     pub inodes_free: u64,
 }
-
-/// The longest value, and the longest list of names, that the kernel allows.
-const MAX_XATTR: usize = 65536;
 
 /// How a call prints `dir` and `name`.
 fn at(dir: impl AsFd, name: &OsStr) -> String {
@@ -202,84 +204,6 @@ pub fn rmdir(dir: impl AsFd, name: &OsStr) -> Result<()> {
         .call(|| format!("unlinkat({}, AT_REMOVEDIR)", at(&dir, name)))
 }
 
-/// Deletes `name` whatever it is, with everything below it; nothing there is success. Symbolic links are deleted, never
-/// followed, and no part of the tree is reached by a path, so its depth and its names do not matter.
-///
-/// # Errors
-/// The first call that failed, for example on a mount point (`EBUSY`).
-pub fn remove_tree(dir: impl AsFd, name: &OsStr) -> Result<()> {
-    match unlink(&dir, name) {
-        Err(error) if matches!(error.errno, Errno::EISDIR | Errno::EPERM) => {}
-        Err(error) if error.errno == Errno::ENOENT => return Ok(()),
-        other => return other,
-    }
-    let mut way = vec![Level::open(&dir, name)?];
-    let mut moved = 0_u64;
-    while let Some(level) = way.last_mut() {
-        if let Some(child) = level.children.pop() {
-            if way.len() < DEEPEST {
-                let parent = &way[way.len() - 1].fd;
-                let opened = Level::open(parent, &child)?;
-                way.push(opened);
-            } else {
-                // Descriptors are few and a tree may be deeper: its rest goes on at the top.
-                moved += 1;
-                let name = OsString::from(format!(".davit-remove-{moved}"));
-                rename_new(&way[way.len() - 1].fd, &child, &way[0].fd, &name)?;
-                way[0].children.push(name);
-            }
-            continue;
-        }
-        level.children = empty(&level.fd)?;
-        if level.children.is_empty() {
-            let Some(done) = way.pop() else { break };
-            match way.last() {
-                Some(parent) => rmdir(&parent.fd, &done.name)?,
-                None => rmdir(&dir, &done.name)?,
-            }
-        }
-    }
-    Ok(())
-}
-
-/// How many directories [`remove_tree`] keeps open at a time.
-const DEEPEST: usize = 64;
-
-/// A directory that [`remove_tree`] is in.
-struct Level {
-    fd: OwnedFd,
-    name: OsString,
-    /// Directories in it that are not empty.
-    children: Vec<OsString>,
-}
-
-impl Level {
-    fn open(dir: impl AsFd, name: &OsStr) -> Result<Level> {
-        let fd = open_dir(dir, name)?;
-        let children = empty(&fd)?;
-        let name = name.to_owned();
-        Ok(Level { fd, name, children })
-    }
-}
-
-/// Deletes everything in `dir` except directories that are not empty, and names those.
-fn empty(dir: &OwnedFd) -> Result<Vec<OsString>> {
-    let mut full = Vec::new();
-    for name in list(dir.as_fd())? {
-        let removed = match unlink(dir, &name) {
-            Err(error) if matches!(error.errno, Errno::EISDIR | Errno::EPERM) => rmdir(dir, &name),
-            other => other,
-        };
-        match removed {
-            Ok(()) => {}
-            Err(error) if error.errno == Errno::ENOENT => {}
-            Err(error) if error.errno == Errno::ENOTEMPTY => full.push(name),
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(full)
-}
-
 /// A second, independent handle of an open directory, at its beginning.
 fn open_dir_again(dir: BorrowedFd<'_>) -> Result<OwnedFd> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
@@ -396,134 +320,6 @@ pub fn set_times_at(dir: impl AsFd, name: &OsStr, stamp: Stamp) -> Result<()> {
             )
         },
     )
-}
-
-/// Sets an extended attribute of a file open for reading or writing.
-///
-/// # Errors
-/// `EOPNOTSUPP` where the file system has none of this kind, `EPERM`, `ENOSPC`, `E2BIG`.
-pub fn set_xattr(fd: impl AsFd, key: &CStr, value: &[u8]) -> Result<()> {
-    let raw = fd.as_fd().as_raw_fd();
-    // SAFETY: `key` is NUL-terminated, `value` is readable for its length, `fd` is open for the whole call.
-    let ret = unsafe { libc::fsetxattr(raw, key.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
-    check(i64::from(ret), || {
-        format!(
-            "fsetxattr({}, {key:?}, {} bytes)",
-            FdName::of(&fd),
-            value.len()
-        )
-    })
-    .map(drop)
-}
-
-/// Sets an extended attribute of `name` (a symbolic link itself).
-///
-/// # Errors
-/// As [`set_xattr`].
-pub fn set_xattr_at(dir: impl AsFd, name: &OsStr, key: &CStr, value: &[u8]) -> Result<()> {
-    let text = || {
-        format!(
-            "lsetxattr({}, {key:?}, {} bytes)",
-            at(&dir, name),
-            value.len()
-        )
-    };
-    let path = self_fd(&dir, Some(component("lsetxattr", &dir, name)?));
-    // SAFETY: `path` and `key` are NUL-terminated, `value` is readable for its length; nothing is kept.
-    let ret = unsafe {
-        libc::lsetxattr(
-            path.as_ptr(),
-            key.as_ptr(),
-            value.as_ptr().cast(),
-            value.len(),
-            0,
-        )
-    };
-    check(i64::from(ret), text).map(drop)
-}
-
-/// An extended attribute of `name` (a symbolic link itself), or `None` where it has no such one.
-///
-/// # Errors
-/// `EPERM`, `ENOENT`, ….
-pub fn get_xattr_at(dir: impl AsFd, name: &OsStr, key: &CStr) -> Result<Option<Vec<u8>>> {
-    let path = self_fd(&dir, Some(component("lgetxattr", &dir, name)?));
-    let mut value = vec![0_u8; MAX_XATTR];
-    // SAFETY: `path` and `key` are NUL-terminated, `value` is writable for its length; nothing is kept.
-    let ret = unsafe {
-        libc::lgetxattr(
-            path.as_ptr(),
-            key.as_ptr(),
-            value.as_mut_ptr().cast(),
-            value.len(),
-        )
-    };
-    filled(ret, value, || {
-        format!("lgetxattr({}, {key:?})", at(&dir, name))
-    })
-}
-
-/// The names of all extended attributes of `name` (a symbolic link itself).
-///
-/// # Errors
-/// `ENOENT`, ….
-pub fn list_xattr_at(dir: impl AsFd, name: &OsStr) -> Result<Vec<CString>> {
-    let path = self_fd(&dir, Some(component("llistxattr", &dir, name)?));
-    let mut names = vec![0_u8; MAX_XATTR];
-    // SAFETY: `path` is NUL-terminated and `names` writable for its length; nothing is kept.
-    let ret = unsafe { libc::llistxattr(path.as_ptr(), names.as_mut_ptr().cast(), names.len()) };
-    let names = filled(ret, names, || format!("llistxattr({})", at(&dir, name)))?;
-    Ok(split_names(&names.unwrap_or_default()))
-}
-
-/// An extended attribute of an open file, or `None` where it has no such one.
-///
-/// # Errors
-/// `EPERM`, ….
-pub fn get_xattr(fd: impl AsFd, key: &CStr) -> Result<Option<Vec<u8>>> {
-    let raw = fd.as_fd().as_raw_fd();
-    let mut value = vec![0_u8; MAX_XATTR];
-    // SAFETY: `key` is NUL-terminated, `value` is writable for its length, `fd` is open for the whole call.
-    let ret = unsafe { libc::fgetxattr(raw, key.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
-    filled(ret, value, || {
-        format!("fgetxattr({}, {key:?})", FdName::of(&fd))
-    })
-}
-
-/// The names of all extended attributes of an open file.
-///
-/// # Errors
-/// `E2BIG` where they do not fit into 64 KiB.
-pub fn list_xattr(fd: impl AsFd) -> Result<Vec<CString>> {
-    let raw = fd.as_fd().as_raw_fd();
-    let mut names = vec![0_u8; MAX_XATTR];
-    // SAFETY: `names` is writable for its length, `fd` is open for the whole call.
-    let ret = unsafe { libc::flistxattr(raw, names.as_mut_ptr().cast(), names.len()) };
-    let names = filled(ret, names, || format!("flistxattr({})", FdName::of(&fd)))?;
-    Ok(split_names(&names.unwrap_or_default()))
-}
-
-/// What a call wrote into `buffer`, of which it returned the length; `None` for "no such attribute".
-fn filled(
-    ret: isize,
-    mut buffer: Vec<u8>,
-    call: impl FnOnce() -> String,
-) -> Result<Option<Vec<u8>>> {
-    if ret < 0 && matches!(Errno::last(), Errno::ENODATA | Errno::EOPNOTSUPP) {
-        return Ok(None);
-    }
-    let size = check(i64::try_from(ret).unwrap_or(-1), call)?;
-    buffer.truncate(usize::try_from(size).unwrap_or(0));
-    Ok(Some(buffer))
-}
-
-/// The names in a list of NUL-terminated ones.
-fn split_names(list: &[u8]) -> Vec<CString> {
-    let names = list
-        .split(|byte| *byte == 0)
-        .filter(|name| !name.is_empty());
-    // A split at every NUL leaves none behind.
-    names.filter_map(|name| CString::new(name).ok()).collect()
 }
 
 /// The names in a directory, in no order.

@@ -5,12 +5,11 @@
 //! bits, attributes and times are set in the order in which the kernel does not take them back.
 
 use std::collections::BTreeSet;
-use std::ffi::{CString, OsStr};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -18,10 +17,12 @@ use sys::Errno;
 use sys::error::Error;
 use sys::fs::{self, Mode, Node, OFlag, SFlag};
 
+use super::content::{write_piece, write_sparse};
 use super::dirs::Dirs;
-use super::entry::{Entry, Kind, Sparse, shown};
+use super::entry::{Entry, Kind, shown};
 use super::error::ApplyError;
 use super::limits::Limits;
+use super::rules::{keeps, normal};
 use super::stream::Stream;
 use super::whiteout::{self, Mark};
 
@@ -444,87 +445,6 @@ impl<'a> Layer<'a> {
     }
 }
 
-/// Attributes that a layer may set. Those of overlayfs are its own language, in which a layer could send lookups to
-/// other layers; labels are given by the engine, to match the host's policy.
-fn keeps(key: &CString) -> bool {
-    let key = key.as_bytes();
-    !(key.starts_with(b"trusted.overlay.")
-        || key.starts_with(b"user.overlay.")
-        || key == b"security.selinux")
-}
-
-/// The path without empty and `.` components, if it is one that a layer may have.
-fn normal(path: &[u8], limits: &Limits) -> Result<Vec<u8>, String> {
-    let mut clean = Vec::with_capacity(path.len());
-    let mut depth = 0;
-    for part in path.split(|byte| *byte == b'/') {
-        match part {
-            b"" | b"." => continue,
-            b".." => return Err("its path climbs with \"..\"".into()),
-            _ if part.len() > 255 => {
-                return Err("a component of its path is longer than 255 bytes".into());
-            }
-            _ => {}
-        }
-        depth += 1;
-        if !clean.is_empty() {
-            clean.push(b'/');
-        }
-        clean.extend_from_slice(part);
-    }
-    if depth > limits.depth {
-        return Err(format!("it is more than {} directories deep", limits.depth));
-    }
-    if clean.len() > limits.path {
-        return Err(format!("its path is longer than {} bytes", limits.path));
-    }
-    Ok(clean)
-}
-
-/// Copies `length` bytes of the entry's content to `offset` of the file.
-fn write_piece(
-    entry: &Entry,
-    file: &File,
-    stream: &mut Stream<impl Read>,
-    mut offset: u64,
-    mut length: u64,
-) -> Result<(), ApplyError> {
-    while length > 0 {
-        let data = stream.content(length)?;
-        file.write_all_at(data, offset).map_err(|error| {
-            let call = format!(
-                "pwrite64({}, {} bytes, {offset})",
-                sys::fd::FdName::of(file),
-                data.len()
-            );
-            write_error(entry, Error::from_io(&error, call))
-        })?;
-        offset += data.len() as u64;
-        length -= data.len() as u64;
-    }
-    Ok(())
-}
-
-fn write_sparse(
-    entry: &Entry,
-    file: &File,
-    stream: &mut Stream<impl Read>,
-    sparse: &Sparse,
-) -> Result<(), ApplyError> {
-    file.set_len(sparse.length).map_err(|error| {
-        let call = format!(
-            "ftruncate({}, {})",
-            sys::fd::FdName::of(file),
-            sparse.length
-        );
-        write_error(entry, Error::from_io(&error, call))
-    })?;
-    sparse
-        .pieces
-        .iter()
-        .try_for_each(|(offset, length)| write_piece(entry, file, stream, *offset, *length))
-}
-
 /// A handle of a directory that its `O_PATH` descriptor does not give.
 fn root_handle(root: &OwnedFd) -> sys::Result<OwnedFd> {
     let beneath = sys::path::Root::from_fd(
@@ -545,7 +465,7 @@ fn refused(entry: &Entry, reason: &str) -> ApplyError {
     }
 }
 
-fn write_error(entry: &Entry, source: Error) -> ApplyError {
+pub(super) fn write_error(entry: &Entry, source: Error) -> ApplyError {
     ApplyError::Write {
         entry: shown(&entry.path),
         source,

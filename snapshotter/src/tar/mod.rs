@@ -1,10 +1,12 @@
 //! Layer archives: parsing them, and applying them to a directory.
 
 mod apply;
+mod content;
 mod dirs;
 mod entry;
 mod error;
 mod limits;
+mod rules;
 mod stream;
 mod whiteout;
 
