@@ -111,6 +111,10 @@ fn steps(init: Init<'_>) -> Result<std::convert::Infallible> {
     if plan.namespaces.is_new(NamespaceKind::Cgroup) {
         namespace::unshare(NamespaceKind::Cgroup.flag())?;
     }
+    // Programs that talk to themselves over `localhost` expect no network set-up of anybody.
+    if plan.namespaces.is_new(NamespaceKind::Net) {
+        sys::link::set_up("lo").within(|| "linux.namespaces[network]".to_owned())?;
+    }
     // 8. Files are made with exactly the modes asked for.
     sys::process::umask(nix::sys::stat::Mode::empty());
     // 9. The root and everything mounted in it, while the sources on the host can still be reached.

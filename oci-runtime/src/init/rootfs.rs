@@ -23,7 +23,7 @@ pub(super) fn prepare(plan: &Plan) -> Result<Root> {
         Some(asked) => asked,
     };
     mount::set_propagation(Path::new("/"), propagation, recursive)?;
-    if propagation == Propagation::Shared {
+    if propagation == Propagation::Shared || !recursive {
         make_parent_private(&plan.rootfs)?;
     }
     let flags = OpenTree::OPEN_TREE_CLONE | OpenTree::AT_RECURSIVE;
@@ -192,13 +192,16 @@ pub(super) fn move_over_root(root: &Root, rootfs: &Path) -> Result<()> {
 /// What can only be said of the root once it is one: shared propagation (`pivot_root` refuses it before), and
 /// read-only last, since everything above wrote into it.
 ///
+/// The propagation is that of the root's own mount, also for `rshared`: what is mounted below has the one of its
+/// options, and a private mount there must not become shared again.
+///
 /// # Errors
 /// The mount refuses.
 pub(super) fn finish(root: &Root, plan: &Plan) -> Result<()> {
-    if let Some((propagation @ (Propagation::Shared | Propagation::Unbindable), recursive)) =
+    if let Some((propagation @ (Propagation::Shared | Propagation::Unbindable), _)) =
         plan.rootfs_propagation
     {
-        mount::set_propagation(Path::new("/"), propagation, recursive)
+        mount::set_propagation(Path::new("/"), propagation, false)
             .within(|| "linux.rootfsPropagation".to_owned())?;
     }
     if plan.readonly_rootfs {

@@ -143,16 +143,110 @@ fn propagation_is_what_the_option_says() {
     }
 }
 
+/// A tmpfs of the host that passes mounts on to its peers; gone with the value.
+struct SharedMount(std::path::PathBuf);
+
+impl SharedMount {
+    fn new(at: std::path::PathBuf) -> Self {
+        std::fs::create_dir(&at).unwrap();
+        let context = sys::mount::FsContext::open("tmpfs").unwrap();
+        let made = context.mount(sys::mount::MountAttr::empty()).unwrap();
+        sys::mount::attach(&made, &at).unwrap();
+        sys::mount::set_propagation(&at, sys::mount::Propagation::Shared, false).unwrap();
+        std::fs::create_dir(at.join("below")).unwrap();
+        Self(at)
+    }
+
+    /// Its own part of `/proc/self/mountinfo`: `shared:N`.
+    fn peer_group(&self) -> String {
+        let all = sys::mountinfo::own().unwrap();
+        let own = all.iter().find(|mount| mount.mount_point == self.0);
+        own.unwrap().optional.join(" ")
+    }
+}
+
+impl Drop for SharedMount {
+    fn drop(&mut self) {
+        drop(sys::mount::unmount_detach(&self.0));
+    }
+}
+
+/// What containers of operators and of CSI drivers live by: `rshared` is the host's peer, `rslave` its receiver, and
+/// neither becomes anything else by the propagation of the root.
+#[test]
+fn a_shared_mount_of_the_host_is_bound_as_its_peer_or_its_slave() {
+    for runtime in Runtime::all() {
+        for root in ["rshared", "shared"] {
+            for option in ["rshared", "rslave", "rprivate"] {
+                let script = "grep ' /x ' /proc/self/mountinfo | cut -d ' ' -f 7,8; \
+                    mount -t tmpfs none /x/below && touch /x/below/file";
+                let container = Container::new(runtime, script).with(|config| {
+                    config["linux"]["rootfsPropagation"] = root.into();
+                    for set in ["bounding", "effective", "permitted"] {
+                        let set = &mut config["process"]["capabilities"][set];
+                        set.as_array_mut().unwrap().push("CAP_SYS_ADMIN".into());
+                    }
+                });
+                let outside = tempfile::tempdir().unwrap();
+                let source = SharedMount::new(outside.path().join("source"));
+                let mount = json!({"destination": "/x", "type": "bind", "source": source.0, "options": ["rbind", option]});
+                let shown = add_mount(container, mount).output();
+                let group = source.peer_group();
+                let (expected, arrives) = match option {
+                    "rshared" => (format!("{group} -"), true),
+                    "rslave" => (format!("{} -", group.replace("shared", "master")), false),
+                    _ => ("-".to_owned(), false),
+                };
+                let case = format!("{runtime:?} root={root} {option}");
+                assert!(shown.starts_with(&expected), "{case}: {shown} of {group}");
+                assert_eq!(source.0.join("below/file").exists(), arrives, "{case}");
+                drop(sys::mount::unmount_detach(&source.0.join("below")));
+            }
+        }
+    }
+}
+
+/// Without "r" only the host's root changes its propagation; the mount that the bundle lies on may still be shared.
+#[test]
+fn mounts_of_a_container_in_a_shared_mount_never_reach_the_host() {
+    for runtime in Runtime::all() {
+        for root in ["", "slave", "private", "shared", "rshared"] {
+            let shared = tempfile::tempdir().unwrap();
+            let mount = SharedMount::new(shared.path().join("mount"));
+            let container = Container::new(runtime, "sleep 1000").with(|config| {
+                if !root.is_empty() {
+                    config["linux"]["rootfsPropagation"] = root.into();
+                }
+            });
+            let rootfs = mount.0.join("rootfs");
+            let copied = std::process::Command::new("cp")
+                .arg("-a")
+                .args([&container.inside("/"), &rootfs])
+                .status();
+            assert!(copied.unwrap().success());
+            let container = container.with(|config| config["root"]["path"] = json!(rootfs));
+            container.start();
+            let below = |mount: &sys::mountinfo::Mount| mount.mount_point.starts_with(&rootfs);
+            let leaked = sys::mountinfo::own().unwrap().into_iter().find(below);
+            assert!(leaked.is_none(), "{runtime:?} {root:?}: {leaked:?}");
+            container.must(&["delete", "--force", &container.id]);
+        }
+    }
+}
+
 #[test]
 fn the_root_has_the_propagation_asked_for() {
     for runtime in Runtime::ours() {
         for (asked, expected) in [("", "-"), ("private", "-"), ("rshared", "shared:")] {
-            let container = Container::new(runtime, "grep ' / / ' /proc/self/mountinfo | head -1; grep ' / ' /proc/self/mountinfo | cut -d ' ' -f 7")
-                .with(|config| {
-                    if !asked.is_empty() {
-                        config["linux"]["rootfsPropagation"] = asked.into();
-                    }
-                });
+            let container = Container::new(
+                runtime,
+                "cut -d ' ' -f 5,7 /proc/self/mountinfo | grep '^/ ' | cut -d ' ' -f 2",
+            )
+            .with(|config| {
+                if !asked.is_empty() {
+                    config["linux"]["rootfsPropagation"] = asked.into();
+                }
+            });
             let shown = container.output();
             assert!(
                 shown.lines().last().unwrap().starts_with(expected),

@@ -179,6 +179,30 @@ fn hostname_and_domainname_are_set() {
 }
 
 #[test]
+fn loopback_is_up_in_a_new_network_namespace_and_untouched_elsewhere() {
+    for runtime in Runtime::all() {
+        let container = Container::new(runtime, "cat /sys/class/net/lo/flags");
+        assert_eq!(container.output(), "0x9\n", "{runtime:?}");
+
+        // Its caller's network, where nobody brought the interface up.
+        let container = container.with(|config| {
+            let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+            namespaces.retain(|one| one["type"] != "network");
+        });
+        container.write_config();
+        let run = container.command(&["run", &container.id]);
+        let output = std::process::Command::new("unshare")
+            .arg("--net")
+            .arg(run.get_program())
+            .args(run.get_args())
+            .current_dir(container.bundle())
+            .output()
+            .unwrap();
+        assert_eq!(text(&output.stdout), "0x8\n", "{runtime:?}: {output:?}");
+    }
+}
+
+#[test]
 fn kernel_parameters_are_those_of_the_container() {
     for runtime in Runtime::all() {
         let container = Container::new(

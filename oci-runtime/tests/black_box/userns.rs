@@ -28,10 +28,10 @@ fn with_users(container: Container) -> Container {
 #[test]
 fn a_new_user_namespace_maps_its_ids() {
     for runtime in Runtime::all() {
-        let script = "cat /proc/self/uid_map | wc -w; id -u; touch /tmp/file; stat -c '%u' /tmp/file; echo x > /dev/null; hostname";
+        let script = "cat /proc/self/uid_map | wc -w; id -u; touch /tmp/file; stat -c '%u' /tmp/file; echo x > /dev/null; hostname; cat /sys/class/net/lo/flags";
         let container = with_users(Container::new(runtime, script))
             .with(|config| config["hostname"] = "boat".into());
-        assert_eq!(container.output(), "3\n0\n0\nboat\n", "{runtime:?}");
+        assert_eq!(container.output(), "3\n0\n0\nboat\n0x9\n", "{runtime:?}");
         let owner = std::os::unix::fs::MetadataExt::uid(
             &std::fs::metadata(container.inside("tmp/file")).unwrap(),
         );
