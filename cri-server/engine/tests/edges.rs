@@ -147,7 +147,7 @@ async fn a_rotated_log_goes_on_in_the_new_file_and_no_line_is_lost() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mounts_travel_as_asked_and_only_where_the_host_lets_them() {
-    for handler in ["runc"] {
+    for handler in ["runc", "davit-oci"] {
         let mut bench = Bench::new(handler).await;
         let shared = bench.path().join("shared");
         fs::create_dir(&shared).expect("directory");
