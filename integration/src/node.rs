@@ -16,7 +16,7 @@ use serde_json::json;
 use crate::command::outcome;
 use crate::crictl::Crictl;
 use crate::image::TestImage;
-use crate::leak::Scope;
+use crate::leak::{Scope, Snapshot};
 use crate::{bin, wait};
 
 /// What a node is started with.
@@ -356,6 +356,32 @@ impl Node {
             cgroup: self.cgroup_root(),
             daemon: self.daemon_pid(),
         }
+    }
+
+    /// Waits until nothing of the node is there that was not there `before`. The daemon's descriptors are left out:
+    /// idle connections come and go.
+    ///
+    /// # Panics
+    /// With what is left, after twenty seconds: the kernel removes links a moment after their namespace.
+    #[track_caller]
+    pub fn nothing_is_left_since(&self, before: &Snapshot, what: &str) {
+        let left = || -> Vec<String> {
+            let since = self.scope().snapshot().since(before);
+            since
+                .into_iter()
+                .filter(|line| !line.starts_with("descriptors"))
+                .collect()
+        };
+        let limit = Duration::from_secs(20);
+        let start = std::time::Instant::now();
+        wait::until_true(what, limit * 2, || {
+            let left = left();
+            assert!(
+                left.is_empty() || start.elapsed() < limit,
+                "{what}: still there: {left:#?}"
+            );
+            left.is_empty()
+        });
     }
 
     /// Writes the node's CNI configuration with `plugin` as the main plugin's type.

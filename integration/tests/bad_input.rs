@@ -39,21 +39,7 @@ fn refused(
         );
     }
     assert!(node.daemon_is_alive(), "{what}: the daemon lives");
-    wait::until("nothing is left", Duration::from_secs(20), || {
-        let left: Vec<String> = node
-            .scope()
-            .snapshot()
-            .since(&before)
-            .into_iter()
-            .filter(|line| !line.starts_with("descriptors"))
-            .collect();
-        if left.is_empty() {
-            Some(())
-        } else {
-            eprintln!("{what}: {left:#?}");
-            None
-        }
-    });
+    node.nothing_is_left_since(&before, what);
 }
 
 #[test]

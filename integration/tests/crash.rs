@@ -203,7 +203,7 @@ fn a_step_that_fails_undoes_the_steps_before_it_and_the_daemon_lives() {
         );
         assert!(node.daemon_is_alive(), "{point}");
         assert_eq!(crictl.ok(&["pods", "-q"]), "", "{point}");
-        nothing_is_left(&node, &before, point);
+        node.nothing_is_left_since(&before, point);
     }
 }
 
@@ -216,21 +216,6 @@ fn warm_node() -> (Node, Snapshot) {
     node.restart();
     let before = node.scope().snapshot();
     (node, before)
-}
-
-fn nothing_is_left(node: &Node, before: &Snapshot, point: &str) {
-    wait::until("nothing is left", Duration::from_secs(20), || {
-        let since = node.scope().snapshot().since(before);
-        let left: Vec<String> = since
-            .into_iter()
-            .filter(|line| !line.starts_with("descriptors"))
-            .collect();
-        if left.is_empty() {
-            return Some(());
-        }
-        eprintln!("{point}: {left:#?}");
-        None
-    });
 }
 
 /// Kills a daemon at each fail point in turn, starts the next one, and looks for what the dead one left.
@@ -258,6 +243,6 @@ fn each_fail_point(steps: &Steps, act: impl Fn(&Node, &Registry, &str)) {
         act(&node, &registry, point);
         let _all = crictl.remove_all().ok();
         assert_eq!(crictl.ok(&["pods", "-q"]), "");
-        nothing_is_left(&node, &before, point);
+        node.nothing_is_left_since(&before, point);
     }
 }

@@ -141,12 +141,5 @@ fn an_unknown_handler_is_refused_by_name_and_leaves_nothing() {
     let error = crictl.run(&["runp", "--runtime", "nosuch", &file]).err();
     assert!(error.contains("nosuch"), "{error}");
     assert_eq!(crictl.ok(&["pods", "-q"]), "");
-    let left: Vec<String> = node
-        .scope()
-        .snapshot()
-        .since(&before)
-        .into_iter()
-        .filter(|line| !line.starts_with("descriptors"))
-        .collect();
-    assert_eq!(left, Vec::<String>::new());
+    node.nothing_is_left_since(&before, "an unknown handler");
 }

@@ -215,20 +215,7 @@ fn addresses_are_given_back_when_a_pod_stops() {
         );
         let _removed = crictl.ok(&["rmp", &id]);
     }
-    wait::until("nothing is left", Duration::from_secs(10), || {
-        let left: Vec<String> = node
-            .scope()
-            .snapshot()
-            .since(&before)
-            .into_iter()
-            .filter(|line| !line.starts_with("descriptors"))
-            .collect();
-        if left.is_empty() {
-            return Some(());
-        }
-        eprintln!("still there: {left:#?}");
-        None
-    });
+    node.nothing_is_left_since(&before, "five pods came and went");
 }
 
 #[test]
