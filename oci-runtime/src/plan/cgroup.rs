@@ -14,13 +14,18 @@ pub struct CgroupPlan {
 }
 
 /// Decides on the cgroup of a container. Without a path it is named for the container, below the caller's own.
-pub fn plan(id: &str, linux: &spec::Linux, problems: &mut Problems) -> Option<CgroupPlan> {
+pub fn plan(
+    id: &str,
+    linux: &spec::Linux,
+    version: &str,
+    problems: &mut Problems,
+) -> Option<CgroupPlan> {
     let text = if linux.cgroups_path.is_empty() {
         id
     } else {
         &linux.cgroups_path
     };
-    let mut resources = resources(&linux.resources, "linux.resources", problems);
+    let mut resources = resources(&linux.resources, version, "linux.resources", problems);
     // Without rules a container still gets no more than the default devices.
     resources.devices.get_or_insert_default();
     match CgroupPath::new(text) {
@@ -32,9 +37,11 @@ pub fn plan(id: &str, linux: &spec::Linux, problems: &mut Problems) -> Option<Cg
     }
 }
 
-/// Converts the limits; also what `update` gets. `prefix` is for messages.
+/// Converts the limits; also what `update` gets. `version` is the `ociVersion` of the container's configuration,
+/// `prefix` is for messages.
 pub fn resources(
     spec: &spec::Resources,
+    version: &str,
     prefix: &str,
     problems: &mut Problems,
 ) -> cgroup::Resources {
@@ -95,13 +102,28 @@ pub fn resources(
             cpus: text(&cpu.cpus),
             mems: text(&cpu.mems),
         },
-        pids_limit: spec.pids.limit,
+        pids_limit: spec.pids.limit.map(|limit| pids_limit(limit, version)),
         devices: devices(&spec.devices, prefix, problems),
         unified: spec
             .unified
             .iter()
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect(),
+    }
+}
+
+/// Before version 1.3 of the spec 0 was "no limit": podman and docker write it, and runc and crun take it so. Since
+/// then it is a limit; the first process is there in any case, and the kernel counts 0 and 1 alike once it is, but
+/// only into a cgroup with room for it can a process be born.
+fn pids_limit(limit: i64, version: &str) -> i64 {
+    let mut numbers = version
+        .split(['.', '-', '+'])
+        .map(|number| number.parse::<u32>().unwrap_or(0));
+    let version = (numbers.next(), numbers.next());
+    match limit {
+        0 if version < (Some(1), Some(3)) => -1,
+        0 => 1,
+        other => other,
     }
 }
 
@@ -150,4 +172,32 @@ fn devices(
         })
     };
     Some(rules.iter().enumerate().filter_map(convert).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_processes_is_no_limit_where_the_spec_did_not_say_otherwise_yet() {
+        for version in ["1.0.2", "1.0.2-dev", "1.1.0+dev", "1.2.1"] {
+            assert_eq!(pids_limit(0, version), -1, "{version}");
+        }
+        for version in ["1.3.0", "1.3", "1.3.0-rc.1", "1.10.0"] {
+            assert_eq!(pids_limit(0, version), 1, "{version}");
+        }
+        for version in ["1.0.2", "1.3.0"] {
+            assert_eq!([-1, 1, 7].map(|n| pids_limit(n, version)), [-1, 1, 7]);
+        }
+    }
+
+    #[test]
+    fn without_rules_devices_are_denied_at_first_and_left_alone_later() {
+        let mut problems = Problems::default();
+        let linux = spec::Linux::default();
+        let made = plan("web", &linux, "1.2.0", &mut problems).unwrap();
+        assert_eq!(made.resources.devices, Some(Vec::new()));
+        let update = resources(&linux.resources, "1.2.0", "resources", &mut problems);
+        assert_eq!(update.devices, None);
+    }
 }

@@ -119,7 +119,7 @@ impl Plan {
         let process = ProcessPlan::new(process, &mut problems, &mut warnings);
         check_hooks(&spec.hooks, &mut problems);
         let personality = personality(spec, &mut problems);
-        let cgroup = cgroup::plan(id, &spec.linux, &mut problems);
+        let cgroup = cgroup::plan(id, &spec.linux, &spec.oci_version, &mut problems);
         let paths = |list: &[String], field: &str, problems: &mut Problems| {
             let absolute = list
                 .iter()

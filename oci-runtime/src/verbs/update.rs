@@ -29,7 +29,8 @@ pub fn run(global: &Global, id: &ContainerId, parsed: &Parsed) -> Result<u8> {
         None => from_flags(parsed)?,
     };
     let mut problems = Problems::default();
-    let mut resources = cgroup::resources(&resources, "resources", &mut problems);
+    let version = &state.oci_version;
+    let mut resources = cgroup::resources(&resources, version, "resources", &mut problems);
     // Rules for devices are set once: a caller that updates a memory limit sends the old ones along.
     resources.devices = None;
     problems

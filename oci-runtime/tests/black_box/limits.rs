@@ -123,6 +123,37 @@ fn update_changes_limits_by_flags_and_by_document() {
     }
 }
 
+/// `podman --pids-limit 0` means no limit, and writes just that.
+#[test]
+fn no_processes_at_all_means_no_limit_before_version_1_3() {
+    for runtime in Runtime::all() {
+        let container = Container::new(runtime, "sleep 1000").with(|config| {
+            config["linux"]["resources"]["pids"] = json!({"limit": 0});
+        });
+        container.start();
+        assert_eq!(pids_max(&container), "max", "{runtime:?}");
+        container.must(&["exec", &container.id, "sh", "-c", "true; true"]);
+    }
+    for runtime in Runtime::ours() {
+        let container = Container::new(runtime, "sleep 1000").with(|config| {
+            config["ociVersion"] = "1.3.0".into();
+            config["linux"]["resources"]["pids"] = json!({"limit": 0});
+        });
+        container.start();
+        assert_eq!(pids_max(&container), "1");
+    }
+}
+
+fn pids_max(container: &Container) -> String {
+    let dirs = cgroups_named(&container.id);
+    let file = dirs
+        .iter()
+        .map(|dir| dir.join("pids.max"))
+        .find(|file| file.exists());
+    let text = std::fs::read_to_string(file.unwrap()).unwrap();
+    text.trim().to_owned()
+}
+
 #[test]
 fn a_cgroups_path_is_taken_as_it_is_and_goes_with_the_container() {
     for runtime in Runtime::all() {

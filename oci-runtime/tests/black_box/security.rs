@@ -193,6 +193,35 @@ fn default_devices_are_there_and_others_are_not_allowed() {
     }
 }
 
+/// A configuration that says nothing of devices gives none away: deny is the default, not what the parent cgroup has.
+#[test]
+fn without_device_rules_only_the_default_devices_can_be_used() {
+    for runtime in Runtime::all() {
+        for resources in [
+            json!({}),
+            json!({"devices": []}),
+            json!({"pids": {"limit": 100}}),
+        ] {
+            let script = "mknod /tmp/mem c 1 1 && mknod /tmp/loop b 7 0 && mknod /tmp/kmsg c 1 11 || exit 9; \
+                for d in mem loop kmsg; do (: < /tmp/$d) 2>/dev/null && echo reads $d; (: > /tmp/$d) 2>/dev/null && echo writes $d; done; \
+                head -c 1 /dev/zero | wc -c; echo x > /dev/null && echo done";
+            let container = Container::new(runtime, script).with(|config| {
+                config["linux"]["resources"] = resources.clone();
+                for set in ["bounding", "effective", "permitted"] {
+                    let set = config["process"]["capabilities"][set]
+                        .as_array_mut()
+                        .unwrap();
+                    set.extend(
+                        ["CAP_MKNOD", "CAP_SYS_RAWIO", "CAP_SYS_ADMIN", "CAP_SYSLOG"]
+                            .map(Into::into),
+                    );
+                }
+            });
+            assert_eq!(container.output(), "1\ndone\n", "{runtime:?} {resources}");
+        }
+    }
+}
+
 #[test]
 fn devices_of_the_configuration_are_made_exactly() {
     for runtime in Runtime::all() {
