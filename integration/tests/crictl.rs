@@ -221,7 +221,7 @@ fn a_container_is_created_started_inspected_stopped_and_removed() {
         let config = shell(
             "main",
             &ready.image,
-            "echo hello; trap 'exit 7' TERM; while true; do sleep 0.05; done",
+            "trap 'exit 7' TERM; echo hello; while true; do sleep 0.05; done",
         );
         let id = ready.crictl.create(&pod_id, &config, &pod_config);
         assert_eq!(ready.crictl.status(&id)["state"], "CONTAINER_CREATED");

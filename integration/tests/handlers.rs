@@ -2,12 +2,13 @@
 #![forbid(unsafe_code)]
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
-use integration::bin;
 use integration::crictl::{pod, shell};
 use integration::image::TestImage;
 use integration::leak::Snapshot;
 use integration::node::{Cgroups, Node, Options};
+use integration::{bin, wait};
 use serde_json::{Value, json};
 
 const IMAGE: &str = "davit.test/busybox:1";
@@ -46,7 +47,7 @@ fn walk(node: &Node, handler: &str, resources: &Value, more: impl Fn(&str, &Valu
             .unwrap_or_default(),
         handler
     );
-    let script = "echo from $HOSTNAME; trap 'exit 9' TERM; while true; do sleep 0.05; done";
+    let script = "trap 'exit 9' TERM; echo from $HOSTNAME; while true; do sleep 0.05; done";
     let mut main = shell("main", IMAGE, script);
     main["linux"] = json!({"resources": resources});
     let container = crictl.create_and_start(&id, &main, &config);
@@ -54,6 +55,11 @@ fn walk(node: &Node, handler: &str, resources: &Value, more: impl Fn(&str, &Valu
         crictl.ok(&["exec", "-s", &container, "echo", "inside"]),
         "inside"
     );
+    // A signal before the trap is lost: process 1 of a namespace has no default action.
+    let log = format!("from {name}");
+    wait::until_true("the trap is set", Duration::from_secs(10), || {
+        crictl.ok(&["logs", &container]) == log
+    });
     assert_eq!(
         crictl.ok(&["stop", "--timeout", "10", &container]),
         container

@@ -39,7 +39,7 @@ async fn whole_life(handler: &str) {
     let engine = bench.engine().clone();
     let pod = engine.run_pod(bench.pod("web"), "").await.expect("a pod");
     let script =
-        "echo out; echo err >&2; trap 'echo bye; exit 7' TERM; while :; do sleep 0.02; done";
+        "trap 'echo bye; exit 7' TERM; echo out; echo err >&2; while :; do sleep 0.02; done";
     let id = bench.create(&pod, shell("main", script)).await;
     let created = engine.container_status(&id).expect("known");
     assert_eq!(created.state, ContainerState::Created);
@@ -173,9 +173,14 @@ async fn a_stop_that_is_ignored_ends_in_a_kill_and_a_shorter_one_shortens_it() {
         .run(
             &pod,
             "deaf",
-            "trap 'echo asked' TERM; while :; do sleep 0.02; done",
+            "trap 'echo asked' TERM; echo ready; while :; do sleep 0.02; done",
         )
         .await;
+    // A signal before the trap is lost: process 1 of a namespace has no default action.
+    eventually("the trap is set", || {
+        bench.log(&id).iter().any(|line| line.ends_with("ready"))
+    })
+    .await;
     let first = tokio::spawn({
         let (engine, id) = (engine.clone(), id.clone());
         async move { engine.stop_container(&id, Duration::from_secs(600)).await }
