@@ -1,5 +1,6 @@
 //! `delete`: lifecycle steps 12 and 13. Every step runs whatever happens to the others, and may run again.
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use sys::cgroup::Cgroup;
 
@@ -80,8 +81,10 @@ pub fn remove(
     let mut problems: Vec<Error> = Vec::new();
     match cgroup {
         Ok(cgroup) => {
-            // Without a pid namespace of its own there may be processes left.
-            let removed = cgroup.kill_all().and_then(|()| cgroup.remove());
+            // Nearly always all processes are gone. Without a pid namespace of its own some may be left.
+            let removed = cgroup
+                .remove_within(Duration::ZERO)
+                .or_else(|_| cgroup.kill_all().and_then(|()| cgroup.remove()));
             problems.extend(
                 removed
                     .err()
