@@ -71,7 +71,8 @@ pub struct UpOptions {
     /// Seconds that the node may take to answer, and the sample to serve its page
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub timeout: u64,
-    /// Flags for davit-cri, after `--`, such as `-- --log-level debug`
+    /// Flags for davit-cri, after `--`, such as `-- --log-level debug`, or `-- --cni-conf-dir /etc/cni/net.d` for the
+    /// machine's own CNI networks instead of the built-in one (/etc/davit/net.d is looked at otherwise)
     #[arg(last = true, value_name = "DAVIT-CRI FLAGS")]
     pub daemon_args: Vec<OsString>,
 }

@@ -180,6 +180,10 @@ fn record(node: &Node) -> PathBuf {
     node.run_dir.join("up.cmdline")
 }
 
+/// CNI configuration of a node that `up` starts. Not `/etc/cni/net.d`: what another program left there (Debian's podman
+/// brings a network of its own) must not decide how the first pod is connected. `up -- --cni-conf-dir DIR` says otherwise.
+const OWN_NETWORKS: &str = "/etc/davit/net.d";
+
 /// Starts `davit-cri` and waits until it answers.
 ///
 /// # Errors
@@ -190,6 +194,7 @@ pub async fn start(node: &Node, args: &[OsString], patience: Duration) -> Result
         ("--run-dir", &node.run_dir),
         ("--state-dir", &node.state_dir),
         ("--socket", &node.socket),
+        ("--cni-conf-dir", &PathBuf::from(OWN_NETWORKS)),
     ] {
         command.extend([flag.into(), dir.into()]);
     }

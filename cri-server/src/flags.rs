@@ -32,7 +32,8 @@ pub struct Flags {
     #[arg(long, value_name = "DIR")]
     pub cni_conf_dir: Option<PathBuf>,
 
-    /// CNI plugins; may be given several times, the first directory that has a plugin wins [default: /opt/cni/bin]
+    /// CNI plugins; may be given several times, the first directory that has a plugin wins [default: /opt/cni/bin,
+    /// /usr/lib/cni and /usr/libexec/cni]
     #[arg(long, value_name = "DIR")]
     pub cni_bin_dir: Vec<PathBuf>,
 

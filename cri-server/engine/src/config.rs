@@ -74,7 +74,10 @@ impl Default for NetworkConfig {
     fn default() -> Self {
         Self {
             conf_dir: "/etc/cni/net.d".into(),
-            bin_dirs: vec!["/opt/cni/bin".into()],
+            // Where Kubernetes, Debian and Fedora put them.
+            bin_dirs: ["/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"]
+                .map(Into::into)
+                .into(),
             plugins: None,
             cache_dir: "/var/lib/cni".into(),
             timeout: Duration::from_secs(60),
