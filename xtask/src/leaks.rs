@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -56,7 +56,9 @@ impl Host {
         mounts(&mut seen);
         children("link", Path::new("/sys/class/net"), &mut seen);
         nftables(&mut seen);
-        cgroups(Path::new("/sys/fs/cgroup"), &mut seen);
+        let membership = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let neighbours = own_neighbourhoods(&membership);
+        cgroups(Path::new("/sys/fs/cgroup"), &neighbours, &mut seen);
         processes(&mut seen);
         loop_devices(&mut seen);
         for place in PLACES {
@@ -95,20 +97,61 @@ fn mounts(seen: &mut BTreeSet<String>) {
 }
 
 fn nftables(seen: &mut BTreeSet<String>) {
-    if run::on_path("nft") {
-        let tables = run::output(Command::new("nft").args(["list", "tables"])).unwrap_or_default();
-        seen.extend(tables.lines().map(|table| format!("nftables {table}")));
+    if !run::on_path("nft") {
+        return;
+    }
+    let list = |args: &[&str]| run::output(Command::new("nft").args(args)).unwrap_or_default();
+    for table in list(&["list", "tables"]).lines() {
+        let words: Vec<&str> = table.split(' ').collect();
+        if holds_something(&list(&[&["list"], words.as_slice()].concat())) {
+            seen.insert(format!("nftables {table}"));
+        }
     }
 }
 
-/// Every cgroup below the mounts, on v1, v2 and hybrid hosts alike.
-fn cgroups(dir: &Path, seen: &mut BTreeSet<String>) {
+/// False for a table of base chains without a rule: `iptables`, which the reference plugins call, makes its tables at
+/// its first use and never takes them away.
+fn holds_something(table: &str) -> bool {
+    table.lines().map(str::trim).any(|line| {
+        !["", "}"].contains(&line)
+            && !["table ", "chain ", "type "]
+                .iter()
+                .any(|start| line.starts_with(start))
+    })
+}
+
+/// Every cgroup below the mounts, on v1, v2 and hybrid hosts alike, but for the neighbours of our own: whoever started
+/// this process there (a session manager) starts others, too.
+fn cgroups(dir: &Path, neighbours: &[PathBuf], seen: &mut BTreeSet<String>) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) && !neighbours.contains(&entry.path())
+        {
             seen.insert(format!("cgroup {}", entry.path().display()));
-            cgroups(&entry.path(), seen);
+            cgroups(&entry.path(), neighbours, seen);
         }
     }
+}
+
+/// The directories in which our own cgroups lie, where those are not the root of their hierarchy.
+fn own_neighbourhoods(membership: &str) -> Vec<PathBuf> {
+    let root = Path::new("/sys/fs/cgroup");
+    membership
+        .lines()
+        .filter_map(|line| {
+            let mut parts = line.splitn(3, ':').skip(1);
+            let (controllers, path) = (parts.next()?, parts.next()?);
+            let parent = Path::new(path).parent()?.strip_prefix("/").ok()?;
+            if parent.as_os_str().is_empty() {
+                return None;
+            }
+            let hierarchy = match controllers {
+                // v2: alone, or beside v1.
+                "" if root.join("unified").is_dir() => "unified",
+                named => named.trim_start_matches("name="),
+            };
+            Some(root.join(hierarchy).join(parent))
+        })
+        .collect()
 }
 
 /// Processes of our programs and of the tools that tests start, and the network namespaces that any process holds.
@@ -152,6 +195,28 @@ fn children(what: &str, dir: &Path, seen: &mut BTreeSet<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_table_of_empty_base_chains_holds_nothing_and_a_rule_is_something() {
+        let empty = "table ip nat {\n\tchain POSTROUTING {\n\t\ttype nat hook postrouting priority srcnat; policy accept;\n\t}\n}\n";
+        assert!(!holds_something(empty));
+        let rule = empty.replace("accept;\n", "accept;\n\t\tcounter masquerade\n");
+        assert!(holds_something(&rule));
+        assert!(holds_something(
+            "table inet davit {\n\tmap subnets {\n\t}\n}\n"
+        ));
+    }
+
+    #[test]
+    fn the_neighbourhood_of_a_cgroup_is_its_parent_in_its_hierarchy() {
+        let found =
+            own_neighbourhoods("5:memory:/manager/one\n4:pids:/top\n1:name=systemd:/a/b/c\n");
+        let expected = [
+            "/sys/fs/cgroup/memory/manager",
+            "/sys/fs/cgroup/systemd/a/b",
+        ];
+        assert_eq!(found, expected.map(PathBuf::from));
+    }
 
     #[test]
     fn a_look_sees_the_mounts_links_and_cgroups_of_this_host() {
