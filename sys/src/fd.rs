@@ -127,6 +127,21 @@ pub fn close_range_now(first: RawFd, last: RawFd) -> Result<()> {
     close_range(first, last, 0)
 }
 
+/// [`close_range_now`] for every descriptor from `first` up but those of `keep`, in any order.
+///
+/// # Errors
+/// Only on kernels before 5.9.
+pub fn close_all_but(first: RawFd, keep: &[RawFd]) -> Result<()> {
+    let mut keep: Vec<RawFd> = keep.iter().copied().filter(|fd| *fd >= first).collect();
+    keep.sort_unstable();
+    let mut from = first;
+    for kept in keep {
+        close_range_now(from, kept - 1)?;
+        from = kept + 1;
+    }
+    close_range_now(from, RawFd::MAX)
+}
+
 fn close_range(first: RawFd, last: RawFd, flags: libc::c_uint) -> Result<()> {
     if first > last {
         return Ok(());

@@ -1,6 +1,6 @@
 //! The container's first process, from its birth to its program. One call per step; the comment says why it
 //! stands where it does.
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use sys::cgroup::{Cgroup, Hierarchies};
 use sys::namespace::{self, NamespaceKind};
@@ -40,7 +40,8 @@ pub struct Init<'a> {
 /// Becomes the container's program, or tells the parent why not and ends.
 pub fn run(init: Init<'_>) -> ! {
     let socket = init.inherited.socket.try_clone();
-    let error = match steps(init) {
+    let reporter = socket.as_ref().map_or(-1, AsRawFd::as_raw_fd);
+    let error = match steps(init, reporter) {
         Ok(never) => match never {},
         Err(error) => error,
     };
@@ -59,7 +60,7 @@ pub(super) fn report(socket: Option<OwnedFd>, error: Error) {
     }
 }
 
-fn steps(init: Init<'_>) -> Result<std::convert::Infallible> {
+fn steps(init: Init<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
     let Init {
         plan,
         inherited,
@@ -74,11 +75,13 @@ fn steps(init: Init<'_>) -> Result<std::convert::Infallible> {
     let Inherited {
         process,
         socket,
+        parent_end,
         joiner,
         console,
         preserved,
         keyring,
     } = inherited;
+    sys::fd::close_range_now(parent_end, parent_end)?;
     let in_user_namespace = plan.namespaces.has(NamespaceKind::User);
 
     // 1. Nothing before the parent has written the id maps: until then this process is nobody.
@@ -155,8 +158,9 @@ fn steps(init: Init<'_>) -> Result<std::convert::Infallible> {
     } else {
         Some(Proc::open()?)
     };
-    // 14. Masks use the host's /dev/null, so before the host's tree is gone; after every other mount, so that none
+    // 14. The working directory is made while the root can be written. Masks use the host's /dev/null, so before the host's tree is gone; after every other mount, so that none
     //     can uncover them.
+    identity::make_cwd(&root, process)?;
     rootfs::make_readonly(&root, plan)?;
     rootfs::mask(&root, plan)?;
     mounts::finish(&mounted)?;
@@ -194,12 +198,13 @@ fn steps(init: Init<'_>) -> Result<std::convert::Infallible> {
     if process.no_new_privileges {
         sys::process::set_no_new_privs()?;
     }
-    // 19. As that user: may it be where it is, and is its program there?
+    // 19. As that user: may it be where it is, and is its program there? The host is out of reach by now.
+    drop((root, mounted, proc, joiner, join));
+    program::let_go(preserved, &[socket.as_raw_fd(), gate.as_raw_fd(), reporter])?;
     identity::confirm_cwd(process)?;
     let program = program::find(process)?;
     let pid = nix::unistd::getpid().as_raw();
     let env = program::environment(process, || home, preserved, pid);
-    drop((root, mounted));
     // 20. `create` returns; this process waits for `start`.
     protocol::tell_parent(&socket, &FromChild::Ready)?;
     drop(socket);

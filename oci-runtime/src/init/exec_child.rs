@@ -1,5 +1,5 @@
 //! A process that `exec` adds to a container, from its birth to its program.
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use nix::sched::CloneFlags;
@@ -24,7 +24,8 @@ pub struct Exec<'a> {
 /// Becomes the program, or tells the parent why not and ends.
 pub fn run(exec: Exec<'_>) -> ! {
     let socket = exec.inherited.socket.try_clone();
-    let error = match steps(exec) {
+    let reporter = socket.as_ref().map_or(-1, AsRawFd::as_raw_fd);
+    let error = match steps(exec, reporter) {
         Ok(never) => match never {},
         Err(error) => error,
     };
@@ -33,7 +34,7 @@ pub fn run(exec: Exec<'_>) -> ! {
     sys::process::exit_now(255)
 }
 
-fn steps(exec: Exec<'_>) -> Result<std::convert::Infallible> {
+fn steps(exec: Exec<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
     let Exec {
         inherited,
         init,
@@ -42,11 +43,13 @@ fn steps(exec: Exec<'_>) -> Result<std::convert::Infallible> {
     let Inherited {
         process,
         socket,
+        parent_end,
         joiner,
         console,
         preserved,
         keyring,
     } = inherited;
+    sys::fd::close_range_now(parent_end, parent_end)?;
 
     // 1. Nothing before the parent knows this process.
     let ToChild::Go(_) = protocol::hear_parent(&socket)? else {
@@ -93,12 +96,13 @@ fn steps(exec: Exec<'_>) -> Result<std::convert::Infallible> {
     if process.no_new_privileges {
         sys::process::set_no_new_privs()?;
     }
-    // 9. As that user: may it be where it is, and is its program there?
+    // 9. As that user: may it be where it is, and is its program there? The host is out of reach by now.
+    drop((root, joiner));
+    program::let_go(preserved, &[socket.as_raw_fd(), reporter])?;
     identity::confirm_cwd(process)?;
     let program = program::find(process)?;
     let pid = nix::unistd::getpid().as_raw();
     let env = program::environment(process, || home, preserved, pid);
-    drop(root);
     // 10. The parent writes the pid file before the program can end.
     protocol::tell_parent(&socket, &FromChild::Ready)?;
     protocol::hear_continue(&socket)?;

@@ -191,6 +191,16 @@ pub(super) fn enter_cwd(root: &Root, process: &ProcessPlan) -> Result<()> {
     }
 }
 
+/// Makes the working directory that [`enter_cwd`] enters, while the root can still be written.
+///
+/// # Errors
+/// It cannot be made.
+pub(super) fn make_cwd(root: &Root, process: &ProcessPlan) -> Result<()> {
+    root.mkdir_all(&process.cwd, Mode::from_bits_truncate(0o755))
+        .map(drop)
+        .within(|| format!("process.cwd {:?}", process.cwd))
+}
+
 /// The second try of [`enter_cwd`], as the user of the process, and the check.
 ///
 /// # Errors

@@ -26,7 +26,7 @@ pub mod protocol;
 mod rootfs;
 pub mod spawn;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 
 use sys::cgroup::Joiner;
 
@@ -55,6 +55,9 @@ pub struct Inherited<'a> {
     pub process: &'a ProcessPlan,
     /// The connection to the parent.
     pub socket: OwnedFd,
+    /// The number of the parent's own end, of which the child has a copy: until it is closed, neither side sees the end
+    /// of the other.
+    pub parent_end: RawFd,
     /// What takes it into the cgroups.
     pub joiner: Option<Joiner>,
     /// Where the terminal goes.

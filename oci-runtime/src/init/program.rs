@@ -1,5 +1,6 @@
 //! Finding and starting the program.
 use std::ffi::{CString, OsStr};
+use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -69,6 +70,17 @@ fn check(path: &Path) -> std::result::Result<(), Errno> {
         return Err(Errno::EISDIR);
     }
     nix::unistd::eaccess(path, AccessFlags::X_OK)
+}
+
+/// Closes every descriptor but the program's and those of `keep`. From here on paths are resolved that the container
+/// controls (its working directory, hooks, the program), and `/proc/self/fd/N/..` of a directory of the host would lead
+/// out of the container (CVE-2024-21626); close-on-exec comes too late for that. The owners of what is closed here are
+/// in frames of the parent, which never run again in this process.
+///
+/// # Errors
+/// Only on kernels before 5.9.
+pub(super) fn let_go(preserved: Preserved, keep: &[RawFd]) -> Result<()> {
+    Ok(sys::fd::close_all_but(preserved.end(), keep)?)
 }
 
 /// Becomes the program. Returns only to say why not.

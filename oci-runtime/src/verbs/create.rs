@@ -1,5 +1,5 @@
 //! `create`: lifecycle steps 1 to 5, <https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#lifecycle>.
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AT_FDCWD, OFlag, ResolveFlag};
@@ -240,6 +240,7 @@ fn steps<'a>(
         inherited: Inherited {
             process: &plan.process,
             socket: child_socket,
+            parent_end: socket.as_raw_fd(),
             joiner: Some(cgroup.joiner()?).filter(|joiner| !joiner.is_empty()),
             console,
             preserved: options.preserved,
@@ -317,6 +318,14 @@ fn make_cgroup<'a>(plan: &Plan, cgroup: &Cgroup, undo: &mut Undo<'a>) -> Result<
     if cgroup.is_frozen().unwrap_or(false) {
         drop(created.undo());
         return Err(Error::new("container's cgroup unexpectedly frozen"));
+    }
+    // What undoes or deletes this container kills everything in its cgroup: nobody else may live there.
+    let strangers = cgroup.processes().within(within)?.len();
+    if strangers > 0 {
+        drop(created.undo());
+        return Err(Error::new(format!(
+            "container's cgroup is not empty: {strangers} process(es) found"
+        )));
     }
     let copy = cgroup.clone();
     undo.push("the cgroup", move || {

@@ -1,5 +1,5 @@
 //! `exec`: another process in a running container.
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::sched::CloneFlags;
@@ -199,6 +199,7 @@ fn start(
     let inherited = Inherited {
         process: plan,
         socket: child_socket,
+        parent_end: socket.as_raw_fd(),
         joiner: Some(cgroup.joiner()?).filter(|joiner| !joiner.is_empty()),
         console,
         preserved,

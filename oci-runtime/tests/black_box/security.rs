@@ -173,6 +173,73 @@ fn a_leaked_descriptor_is_no_working_directory() {
     }
 }
 
+/// CVE-2024-21626: nor is it as the program, whose path the kernel resolves while close-on-exec has closed nothing yet.
+#[test]
+fn a_program_behind_a_descriptor_of_the_host_is_not_found() {
+    for runtime in Runtime::ours() {
+        for number in 3..16 {
+            let program = format!("/proc/self/fd/{number}/../../../../../../../../bin/true");
+            let container = Container::new(runtime, "true")
+                .with(|config| config["process"]["args"] = json!([program]));
+            container.write_config();
+            let (code, stdout, stderr) = container.call(&["run", &container.id]);
+            assert_ne!(code, Some(0), "{number}: {stdout} {stderr}");
+            let gone = ["(ENOENT)", "(ENOTDIR)"];
+            assert!(
+                gone.iter().any(|errno| stderr.contains(errno)),
+                "{number}: {stderr}"
+            );
+            container.assert_nothing_left();
+        }
+    }
+}
+
+/// As with runc: what undoes or deletes a container kills all that is in its cgroup.
+#[test]
+fn a_cgroup_in_which_others_live_is_refused_and_they_live_on() {
+    for runtime in Runtime::ours() {
+        let mut first = Container::new(runtime, "sleep 1000");
+        let path = format!("/{}", first.id);
+        first.config["linux"]["cgroupsPath"] = path.clone().into();
+        first.write_config();
+        let (code, stdout, stderr) = first.call(&["run", "--detach", &first.id]);
+        assert_eq!(code, Some(0), "{stdout} {stderr}");
+        let second = Container::new(runtime, "true")
+            .with(|config| config["linux"]["cgroupsPath"] = path.into());
+        second.write_config();
+        let (code, _, stderr) = second.call(&["run", &second.id]);
+        assert_ne!(code, Some(0));
+        assert!(
+            stderr.contains("container's cgroup is not empty: 1 process(es) found"),
+            "{stderr}"
+        );
+        let (_, state, _) = first.call(&["state", &first.id]);
+        assert!(state.contains("\"running\""), "{state}");
+        let (code, stdout, stderr) = first.call(&["delete", "--force", &first.id]);
+        assert_eq!(code, Some(0), "{stdout} {stderr}");
+    }
+}
+
+/// As with runc: a pod with `workingDir` outside of its image and a read-only root runs.
+#[test]
+fn a_working_directory_that_is_missing_is_made_before_the_root_is_read_only() {
+    for runtime in Runtime::all() {
+        let container = Container::new(runtime, "pwd; touch here 2>&1 || true").with(|config| {
+            config["process"]["cwd"] = "/made/for/me".into();
+            config["root"]["readonly"] = true.into();
+        });
+        let output = container.output();
+        assert!(
+            output.starts_with("/made/for/me\n"),
+            "{runtime:?}: {output}"
+        );
+        assert!(
+            output.contains("Read-only file system"),
+            "{runtime:?}: {output}"
+        );
+    }
+}
+
 #[test]
 fn default_devices_are_there_and_others_are_not_allowed() {
     for runtime in Runtime::all() {
