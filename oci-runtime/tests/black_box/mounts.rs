@@ -115,6 +115,23 @@ fn a_file_is_bound_onto_a_file_that_is_made_for_it() {
 }
 
 #[test]
+fn a_file_bound_onto_a_dangling_link_is_made_where_the_link_points_inside() {
+    for runtime in Runtime::all() {
+        let container = Container::new(runtime, "cat /etc/resolv.conf /run/stub/resolv.conf");
+        std::os::unix::fs::symlink(
+            "../run/stub/resolv.conf",
+            container.inside("/etc/resolv.conf"),
+        )
+        .unwrap();
+        let source = container.bundle().join("source");
+        std::fs::write(&source, "content").unwrap();
+        let mount = json!({"destination": "/etc/resolv.conf", "type": "bind", "source": source, "options": ["bind", "ro"]});
+        let container = add_mount(container, mount);
+        assert_eq!(container.output(), "contentcontent");
+    }
+}
+
+#[test]
 fn a_relative_source_counts_from_the_bundle_and_a_relative_destination_from_the_root() {
     for runtime in Runtime::ours() {
         let container = Container::new(runtime, "cat /x/file");

@@ -140,30 +140,47 @@ impl Root {
 
     /// An `O_PATH` descriptor of the file `path`, made empty (with its parents, mode 0755) where missing.
     ///
+    /// A dangling link as last component is followed: its target is made, inside the root.
+    ///
     /// # Errors
-    /// As [`Root::mkdir_all`]; `ELOOP` for a dangling link as last component.
+    /// As [`Root::mkdir_all`]; `EISDIR` for a path that has no last component.
     pub fn create_file(&self, path: &Path, mode: Mode) -> Result<OwnedFd> {
-        if let Some(found) = self.find(path, OFlag::O_PATH)? {
-            return Ok(found);
+        let mut path = path.to_owned();
+        for _ in 0..=MAX_LINKS {
+            if let Some(found) = self.find(&path, OFlag::O_PATH)? {
+                return Ok(found);
+            }
+            let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+                return Err(self.not_created(Errno::EISDIR, &path));
+            };
+            let parent = self.mkdir_all(directory, Mode::from_bits_truncate(0o755))?;
+            match make_file(&parent, name, mode) {
+                Err(error) if error.errno == Errno::ELOOP => {
+                    let target = nix::fcntl::readlinkat(&parent, name)
+                        .call(|| format!("readlinkat({}, {name:?})", FdName::of(&parent)))?;
+                    // From the link's directory, or from the root: an absolute target replaces all before it.
+                    path = directory.join(target);
+                }
+                made => return made,
+            }
         }
-        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-            return Err(Error::new(
-                Errno::EISDIR,
-                format!("openat2({}, {path:?}, O_CREAT)", FdName::of(&self.0)),
-            ));
-        };
-        let parent = self.mkdir_all(parent, Mode::from_bits_truncate(0o755))?;
-        let flags = OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_RDONLY | OFlag::O_NONBLOCK;
-        let beneath = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
-        openat2(&parent, Path::new(name), flags, mode, beneath)?;
-        openat2(
-            &parent,
-            Path::new(name),
-            OFlag::O_PATH | OFlag::O_NOFOLLOW,
-            Mode::empty(),
-            beneath,
-        )
+        Err(self.not_created(Errno::ELOOP, &path))
     }
+
+    fn not_created(&self, errno: Errno, path: &Path) -> Error {
+        let text = format!("openat2({}, {path:?}, O_CREAT)", FdName::of(&self.0));
+        Error::new(errno, text)
+    }
+}
+
+/// Makes the file `name` in `parent` itself; `ELOOP` where that is a link.
+fn make_file(parent: &OwnedFd, name: &OsStr, mode: Mode) -> Result<OwnedFd> {
+    let name = Path::new(name);
+    let create = OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_RDONLY | OFlag::O_NONBLOCK;
+    let path_only = OFlag::O_PATH | OFlag::O_NOFOLLOW;
+    let beneath = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
+    openat2(parent, name, create, mode, beneath)?;
+    openat2(parent, name, path_only, Mode::empty(), beneath)
 }
 
 /// The new directory itself, not what someone may have put in its place meanwhile.

@@ -94,6 +94,43 @@ fn a_file_is_made_with_its_parents_and_kept_when_it_is_there() {
 }
 
 #[test]
+fn a_file_at_the_end_of_dangling_links_is_made_inside() {
+    let tree = Tree::new("file-link");
+    std::fs::create_dir(tree.path("etc")).unwrap();
+    symlink("../run/resolve/stub", tree.path("etc/relative")).unwrap();
+    // Over another link, which is absolute and tries to leave.
+    symlink("second", tree.path("etc/first")).unwrap();
+    symlink("/../../run/second", tree.path("etc/second")).unwrap();
+    symlink("loop", tree.path("etc/loop")).unwrap();
+    // The directory of the link is reached over a link itself.
+    std::fs::create_dir_all(tree.path("deep/er")).unwrap();
+    symlink("/deep/er", tree.path("short")).unwrap();
+    symlink("../beside", tree.path("deep/er/link")).unwrap();
+    let root = tree.root();
+    for (path, made) in [
+        ("/etc/relative", "run/resolve/stub"),
+        ("etc/first", "run/second"),
+        ("short/link", "deep/beside"),
+    ] {
+        let fd = root.create_file(Path::new(path), mode(0o600)).unwrap();
+        let stat = nix::sys::stat::fstat(&fd).unwrap();
+        let there = nix::sys::stat::lstat(&tree.path(made)).unwrap();
+        assert_eq!(
+            (stat.st_ino, stat.st_mode),
+            (there.st_ino, 0o100_600),
+            "{path}"
+        );
+    }
+    assert!(!tree.0.join("run").exists());
+    assert_eq!(
+        root.create_file(Path::new("etc/loop"), mode(0o600))
+            .unwrap_err()
+            .errno,
+        Errno::ELOOP
+    );
+}
+
+#[test]
 fn a_magic_link_is_refused() {
     let root = Root::open(Path::new("/")).unwrap();
     assert_eq!(
