@@ -4,7 +4,6 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus};
 use nix::unistd::Pid;
 
 use crate::error::{Context, Error, Result, check};
@@ -28,11 +27,55 @@ impl Exit {
         }
     }
 
-    fn of(status: WaitStatus) -> Option<(Pid, Self)> {
-        match status {
-            WaitStatus::Exited(pid, code) => Some((pid, Self::Code(code))),
-            WaitStatus::Signaled(pid, signal, _) => Some((pid, Self::Signal(signal as i32))),
-            _ => None,
+    /// What `waitid(2)` tells of an ended child; `None` where it found none. Not through an enum of signals: a
+    /// real-time signal has no name, and the child is reaped by now.
+    fn of(info: &libc::siginfo_t) -> Option<(Pid, Self)> {
+        // SAFETY: waitid fills these two fields, or leaves the zeroes that they were given.
+        let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+        let exit = match info.si_code {
+            libc::CLD_EXITED => Self::Code(status),
+            libc::CLD_KILLED | libc::CLD_DUMPED => Self::Signal(status),
+            _ => return None,
+        };
+        Some((Pid::from_raw(pid), exit))
+    }
+}
+
+/// `waitid(2)` for children that have ended; `None` where `flags` say not to wait and none has.
+fn waitid(
+    kind: libc::idtype_t,
+    id: libc::id_t,
+    flags: libc::c_int,
+) -> std::result::Result<Option<(Pid, Exit)>, Errno> {
+    // SAFETY: plain data, for which all zeroes are valid.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `info` is valid and lives through the call.
+    let ret = unsafe { libc::waitid(kind, id, &raw mut info, libc::WEXITED | flags) };
+    Errno::result(ret).map(|_| Exit::of(&info))
+}
+
+/// Waits for one certain child, whatever signals come.
+fn wait_for(kind: libc::idtype_t, id: i32, text: impl Fn() -> String) -> Result<Exit> {
+    let id = libc::id_t::try_from(id).map_err(|_| Error::new(Errno::EINVAL, text()))?;
+    loop {
+        match waitid(kind, id, 0) {
+            Err(Errno::EINTR) => {}
+            other => {
+                if let Some((_, exit)) = other.call(&text)? {
+                    return Ok(exit);
+                }
+            }
+        }
+    }
+}
+
+/// A child that has ended already, if there is one.
+fn any_ended(flags: libc::c_int, text: &str) -> Result<Option<(Pid, Exit)>> {
+    loop {
+        match waitid(libc::P_ALL, 0, libc::WNOHANG | flags) {
+            Err(Errno::EINTR) => {}
+            Err(Errno::ECHILD) => return Ok(None),
+            other => return other.call(|| text.to_owned()),
         }
     }
 }
@@ -111,17 +154,9 @@ fn signal_name(signal: i32) -> String {
 /// `ECHILD` where it is not a child or was reaped already.
 pub fn wait(pidfd: impl AsFd) -> Result<Exit> {
     let pidfd = pidfd.as_fd();
-    let text = || format!("waitid(P_PIDFD, {}, WEXITED)", FdName::of(pidfd));
-    loop {
-        match nix::sys::wait::waitid(Id::PIDFd(pidfd), WaitPidFlag::WEXITED) {
-            Err(Errno::EINTR) => {}
-            other => {
-                if let Some((_, exit)) = Exit::of(other.call(text)?) {
-                    return Ok(exit);
-                }
-            }
-        }
-    }
+    wait_for(libc::P_PIDFD, pidfd.as_raw_fd(), || {
+        format!("waitid(P_PIDFD, {}, WEXITED)", FdName::of(pidfd))
+    })
 }
 
 /// Waits for the end of the child `pid` and reaps it.
@@ -129,16 +164,9 @@ pub fn wait(pidfd: impl AsFd) -> Result<Exit> {
 /// # Errors
 /// `ECHILD` where it is not a child or was reaped already.
 pub fn wait_pid(pid: Pid) -> Result<Exit> {
-    loop {
-        match nix::sys::wait::waitpid(pid, None) {
-            Err(Errno::EINTR) => {}
-            other => {
-                if let Some((_, exit)) = Exit::of(other.call(|| format!("waitpid({pid})"))?) {
-                    return Ok(exit);
-                }
-            }
-        }
-    }
+    wait_for(libc::P_PID, pid.as_raw(), || {
+        format!("waitid(P_PID, {pid}, WEXITED)")
+    })
 }
 
 /// Reaps one child that has ended, if there is one, without waiting.
@@ -146,17 +174,7 @@ pub fn wait_pid(pid: Pid) -> Result<Exit> {
 /// # Errors
 /// Never for "no children at all": that is `None`, as "none has ended" is.
 pub fn reap_any() -> Result<Option<(Pid, Exit)>> {
-    loop {
-        match nix::sys::wait::waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Err(Errno::EINTR) => {}
-            Err(Errno::ECHILD) | Ok(WaitStatus::StillAlive) => return Ok(None),
-            other => {
-                if let Some(ended) = Exit::of(other.call(|| "waitpid(-1, WNOHANG)".to_owned())?) {
-                    return Ok(Some(ended));
-                }
-            }
-        }
-    }
+    any_ended(0, "waitid(P_ALL, WEXITED|WNOHANG)")
 }
 
 /// A child that has ended and waits to be reaped, if there is one; it stays so, and /proc still tells of it.
@@ -164,18 +182,8 @@ pub fn reap_any() -> Result<Option<(Pid, Exit)>> {
 /// # Errors
 /// Never for "no children at all": that is `None`, as "none has ended" is.
 pub fn peek_ended() -> Result<Option<Pid>> {
-    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    loop {
-        match nix::sys::wait::waitid(Id::All, flags) {
-            Err(Errno::EINTR) => {}
-            Err(Errno::ECHILD) => return Ok(None),
-            other => {
-                return Ok(other
-                    .call(|| "waitid(P_ALL, WEXITED|WNOHANG|WNOWAIT)".to_owned())?
-                    .pid());
-            }
-        }
-    }
+    let ended = any_ended(libc::WNOWAIT, "waitid(P_ALL, WEXITED|WNOHANG|WNOWAIT)")?;
+    Ok(ended.map(|(pid, _)| pid))
 }
 
 /// Waits until any child has ended and reaps it; `None` where there are no children.
@@ -184,10 +192,10 @@ pub fn peek_ended() -> Result<Option<Pid>> {
 /// `EINTR` where a signal handler ran, so that the caller may look at its signals.
 pub fn wait_any() -> Result<Option<(Pid, Exit)>> {
     loop {
-        match nix::sys::wait::waitpid(None, None) {
+        match waitid(libc::P_ALL, 0, 0) {
             Err(Errno::ECHILD) => return Ok(None),
             other => {
-                if let Some(ended) = Exit::of(other.call(|| "waitpid(-1)".to_owned())?) {
+                if let Some(ended) = other.call(|| "waitid(P_ALL, WEXITED)".to_owned())? {
                     return Ok(Some(ended));
                 }
             }
@@ -230,6 +238,42 @@ mod tests {
             Errno::ESRCH
         );
         // Reaped above: std learns that there is nothing to wait for.
+        drop(child.try_wait());
+    }
+
+    // No test waits for *any* child: the tests beside it have children of their own.
+    #[test]
+    fn a_child_killed_by_a_real_time_signal_counts_as_128_plus_signal() {
+        for by_pidfd in [true, false] {
+            let mut child = std::process::Command::new("sleep")
+                .arg("1000")
+                .spawn()
+                .unwrap();
+            let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+            let pidfd = pidfd_open(pid).unwrap();
+            let signal = libc::SIGRTMIN() + 3;
+            send_signal(pid, signal).unwrap();
+            let exit = if by_pidfd {
+                wait(&pidfd)
+            } else {
+                wait_pid(pid)
+            };
+            let exit = exit.unwrap();
+            assert_eq!((exit, exit.code()), (Exit::Signal(signal), 128 + 37));
+            assert_eq!(wait_pid(pid).unwrap_err().errno, Errno::ECHILD);
+            // Reaped above: std learns that there is nothing to wait for.
+            drop(child.try_wait());
+        }
+    }
+
+    #[test]
+    fn a_child_that_leaves_gives_its_code() {
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", "exit 7"])
+            .spawn()
+            .unwrap();
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+        assert_eq!(wait_pid(pid).unwrap(), Exit::Code(7));
         drop(child.try_wait());
     }
 }
