@@ -50,7 +50,9 @@ pub fn run(global: &Global, id: &ContainerId, parsed: &Parsed) -> Result<u8> {
             go(global, id, &created)?;
             foreground::wait(&created.child, &signals, relay.as_ref())
         });
-    let removed = if parsed.is_on("keep") {
+    // Where the start failed it is gone already: once more would run its poststop hooks twice.
+    let gone = !global.store.dir(id).exists();
+    let removed = if parsed.is_on("keep") || gone {
         Ok(())
     } else {
         delete::remove(global, id, &created.state, Ok(created.cgroup.clone()))

@@ -151,3 +151,26 @@ fn a_failing_poststop_hook_does_not_keep_the_container() {
         container.assert_nothing_left();
     }
 }
+
+#[test]
+fn poststop_hooks_run_once_when_a_poststart_hook_fails() {
+    for runtime in Runtime::ours() {
+        for args in [&["run"][..], &["run", "--detach"]] {
+            let container = Container::new(runtime, "sleep 1000");
+            let log = container.bundle().join("log").to_str().unwrap().to_owned();
+            let container = container.with(|config| {
+                config["hooks"] = json!({
+                    "poststart": [{"path": "/bin/false"}],
+                    "poststop": hook(&log, "poststop")
+                });
+            });
+            container.write_config();
+            let (code, _, stderr) = container.call(&[args, &[container.id.as_str()]].concat());
+            assert_eq!(code, Some(1), "{stderr}");
+            assert!(stderr.contains("hooks.poststart[0]"), "{stderr}");
+            let text = std::fs::read_to_string(&log).unwrap();
+            assert_eq!(text.matches("poststop").count(), 1, "{args:?}: {text}");
+            container.assert_nothing_left();
+        }
+    }
+}
