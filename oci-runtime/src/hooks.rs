@@ -1,12 +1,12 @@
 //! Running hooks: the state on stdin, exactly the environment given, a deadline.
 //! <https://github.com/opencontainers/runtime-spec/blob/main/config.md#posix-platform-hooks>
-use std::io::Read;
-use std::os::fd::AsFd;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, Stdio};
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
+use sys::process::Exit;
+use sys::spawn::Spawn;
 
 use crate::error::{Error, Result};
 use crate::spec::Hook;
@@ -37,35 +37,19 @@ pub fn run_all(name: &str, hooks: &[Hook], state: &[u8]) -> Vec<Error> {
 }
 
 fn run_one(hook: &Hook, state: &[u8]) -> Result<()> {
-    let mut command = Command::new(&hook.path);
-    if let Some((first, rest)) = hook.args.split_first() {
-        command.arg0(first).args(rest);
-    }
-    command
-        .env_clear()
-        .envs(hook.env.iter().filter_map(|entry| entry.split_once('=')));
-    // A file, not a pipe: a hook that does not read it can neither block us nor break the pipe.
-    let stdin = sys::fd::sealed_memfd(c"state", state)?;
-    nix::unistd::lseek(&stdin, 0, nix::unistd::Whence::SeekSet)
-        .map_err(|errno| sys::Error::new(errno, "lseek(state, 0, SEEK_SET)"))?;
-    command
-        .stdin(Stdio::from(stdin))
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped());
-    let mut child = command
-        .spawn()
-        .map_err(|error| Error::from(sys::Error::from_io(&error, "execve")))?;
-    let stderr = wait(&mut child, hook.timeout)?;
-    let status = child
-        .wait()
-        .map_err(|error| Error::from(sys::Error::from_io(&error, "waitpid")))?;
-    if status.success() {
-        return Ok(());
-    }
-    let how = status.signal().map_or_else(
-        || format!("exit status {}", status.code().unwrap_or(-1)),
-        |signal| format!("signal {signal}"),
-    );
+    let (pid, stderr) = spawn(hook, state)?;
+    let pidfd = sys::process::pidfd_open(pid)?;
+    let stderr = watch(&pidfd, stderr, hook.timeout).inspect_err(|_| {
+        // It may have ended by itself meanwhile; either way it is reaped below.
+        drop(sys::process::pidfd_send_signal(&pidfd, nix::libc::SIGKILL));
+    });
+    let exit = sys::process::wait(&pidfd)?;
+    let stderr = stderr?;
+    let how = match exit {
+        Exit::Code(0) => return Ok(()),
+        Exit::Code(code) => format!("exit status {code}"),
+        Exit::Signal(signal) => format!("signal {signal}"),
+    };
     let stderr = stderr.trim();
     Err(Error::new(if stderr.is_empty() {
         how
@@ -74,20 +58,52 @@ fn run_one(hook: &Hook, state: &[u8]) -> Result<()> {
     }))
 }
 
-/// Waits for the end of the hook, reading its stderr; kills it at the deadline.
-fn wait(child: &mut Child, timeout: Option<i64>) -> Result<String> {
+/// Starts the hook with no signal blocked, which a `run` in the foreground does and std would hand on. Returns what
+/// it writes to stderr beside its id.
+fn spawn(hook: &Hook, state: &[u8]) -> Result<(Pid, OwnedFd)> {
+    let program = c_string(&hook.path)?;
+    let mut argv = c_strings(&hook.args)?;
+    if argv.is_empty() {
+        argv.push(program.clone());
+    }
+    // A file, not a pipe: a hook that does not read it can neither block us nor break the pipe.
+    let stdin = sys::fd::sealed_memfd(c"state", state)?;
+    nix::unistd::lseek(&stdin, 0, nix::unistd::Whence::SeekSet)
+        .map_err(|errno| sys::Error::new(errno, "lseek(state, 0, SEEK_SET)"))?;
+    let stdout = std::fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/null")
+        .map_err(|error| sys::Error::from_io(&error, "open(\"/dev/null\")"))?;
+    let (reader, writer) = sys::fd::pipe()?;
+    let pid = sys::spawn::spawn(&Spawn {
+        program: &program,
+        argv: &argv,
+        env: &c_strings(&hook.env)?,
+        stdio: [stdin.as_fd(), stdout.as_fd(), writer.as_fd()],
+        new_group: false,
+        die_with_parent: false,
+    })?;
+    Ok((Pid::from_raw(pid), reader))
+}
+
+fn c_strings(words: &[String]) -> Result<Vec<CString>> {
+    words.iter().map(|word| c_string(word)).collect()
+}
+
+fn c_string(word: &str) -> Result<CString> {
+    CString::new(word).map_err(|_| Error::new(format!("a zero byte in {word:?}")))
+}
+
+/// Waits for the end of the hook, reading its stderr; an error at the deadline.
+fn watch(pidfd: &OwnedFd, stderr: OwnedFd, timeout: Option<i64>) -> Result<String> {
     let deadline = timeout
         .and_then(|seconds| u64::try_from(seconds).ok())
         .and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
-    let pidfd = sys::process::pidfd_open(Pid::from_raw(i32::try_from(child.id()).unwrap_or(0)))?;
-    let mut stderr = child.stderr.take();
+    let mut stderr = Some(stderr);
     let mut text = Vec::new();
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         if left.is_some_and(|left| left.is_zero()) {
-            // It may have ended by itself meanwhile; either way it is reaped here.
-            drop(child.kill());
-            drop(child.wait());
             return Err(Error::new(format!(
                 "no end after {} s, killed",
                 timeout.unwrap_or_default()
@@ -101,7 +117,10 @@ fn wait(child: &mut Child, timeout: Option<i64>) -> Result<String> {
         let ready = sys::fd::wait_readable(&fds, timeout_ms)?;
         if ready.get(1) == Some(&true) {
             let mut chunk = [0_u8; 1024];
-            match stderr.as_mut().map_or(Ok(0), |pipe| pipe.read(&mut chunk)) {
+            match stderr
+                .as_ref()
+                .map_or(Ok(0), |pipe| sys::fd::read(pipe, &mut chunk))
+            {
                 Ok(0) | Err(_) => stderr = None,
                 Ok(count) => {
                     text.extend_from_slice(&chunk[..count]);
@@ -167,6 +186,15 @@ mod tests {
             &[b'x'; 1_000_000],
         )
         .unwrap();
+    }
+
+    #[test]
+    fn a_hook_has_no_signal_blocked_though_the_caller_has() {
+        // The mask belongs to this thread, which ends with the test.
+        sys::signalfd::SignalFd::block(&[nix::sys::signal::Signal::SIGTERM]).unwrap();
+        // Itself, not a shell's child, and the shell does not change its own mask.
+        let script = "while read -r name value; do test \"$name\" != SigBlk: || test \"$value\" = 0000000000000000 || exit 1; done < /proc/$$/status";
+        run("prestart", &[hook(script, None)], b"").unwrap();
     }
 
     #[test]
