@@ -90,10 +90,12 @@ impl Engine {
     }
 }
 
-/// Stopping or removing what somebody else just removed is success.
-fn gone_is_fine(result: Result<()>) -> Result<()> {
+/// Stopping or removing what somebody else just removed is success. A pod whose task ended because the daemon shuts
+/// down is still there, and so is what should have stopped: the caller has to ask the next daemon.
+fn gone_is_fine(node: &Node, result: Result<()>) -> Result<()> {
     match result {
-        Err(Error::PodGone { .. }) => Ok(()),
+        Err(Error::PodGone { id }) if node.find_pod(&id)?.is_none() => Ok(()),
+        Err(Error::PodGone { id }) => Err(Error::Closing { id }),
         other => other,
     }
 }

@@ -142,6 +142,12 @@ pub enum Error {
         /// The pod.
         id: String,
     },
+    /// The daemon shuts down and leaves the pod as it is.
+    #[error("davit-cri is shutting down and leaves pod {id} as it is; ask again when it is back")]
+    Closing {
+        /// The pod.
+        id: String,
+    },
     /// Another daemon uses the directory.
     #[error("{path} is locked: another davit-cri uses this run directory", path = .path.display())]
     Locked {
@@ -252,6 +258,7 @@ impl Error {
                 Kind::FailedPrecondition
             }
             Self::PodGone { .. } => Kind::NotFound,
+            Self::Closing { .. } => Kind::Unavailable,
             Self::Unsupported { .. } => Kind::Unsupported,
             Self::ExecTimeout { .. } | Self::StillAlive { .. } => Kind::DeadlineExceeded,
             Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {

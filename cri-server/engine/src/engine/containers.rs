@@ -66,9 +66,10 @@ impl Engine {
     /// It lives on after SIGKILL.
     pub async fn stop_container(&self, id: &str, grace: Duration) -> Result<()> {
         match self.node.find_container(id)? {
-            Some((id, pod)) => {
-                gone_is_fine(pod.ask(|reply| Command::Stop { id, grace, reply }).await)
-            }
+            Some((id, pod)) => gone_is_fine(
+                &self.node,
+                pod.ask(|reply| Command::Stop { id, grace, reply }).await,
+            ),
             None => Ok(()),
         }
     }
@@ -79,7 +80,10 @@ impl Engine {
     /// A step failed; trying again continues.
     pub async fn remove_container(&self, id: &str) -> Result<()> {
         match self.node.find_container(id)? {
-            Some((id, pod)) => gone_is_fine(pod.ask(|reply| Command::Remove { id, reply }).await),
+            Some((id, pod)) => gone_is_fine(
+                &self.node,
+                pod.ask(|reply| Command::Remove { id, reply }).await,
+            ),
             None => Ok(()),
         }
     }

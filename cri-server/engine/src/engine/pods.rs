@@ -39,7 +39,10 @@ impl Engine {
     /// A container lives on, or a step failed; trying again continues.
     pub async fn stop_pod(&self, id: &str) -> Result<()> {
         match self.node.find_pod(id)? {
-            Some(pod) => gone_is_fine(pod.ask(|reply| Command::StopPod { reply }).await),
+            Some(pod) => gone_is_fine(
+                &self.node,
+                pod.ask(|reply| Command::StopPod { reply }).await,
+            ),
             None => Ok(()),
         }
     }
@@ -50,7 +53,10 @@ impl Engine {
     /// A step failed; trying again continues.
     pub async fn remove_pod(&self, id: &str) -> Result<()> {
         match self.node.find_pod(id)? {
-            Some(pod) => gone_is_fine(pod.ask(|reply| Command::RemovePod { reply }).await),
+            Some(pod) => gone_is_fine(
+                &self.node,
+                pod.ask(|reply| Command::RemovePod { reply }).await,
+            ),
             None => Ok(()),
         }
     }

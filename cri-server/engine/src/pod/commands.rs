@@ -268,7 +268,10 @@ impl Task {
         let all: Vec<String> = self.containers.keys().cloned().collect();
         self.kill_and_wait(&all).await?;
         for id in &all {
-            self.forget(id).await?;
+            // It is dead; what cannot be tidied up now is tried again by the removal, and must not keep the address.
+            if let Err(error) = self.forget(id).await {
+                tracing::warn!(container.id = id, "{}", error.report());
+            }
         }
         failpoint::hit("stop_pod.killed")?;
         let (node, id, record) = (

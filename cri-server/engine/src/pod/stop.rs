@@ -15,7 +15,7 @@ const SIGTERM: i32 = 15;
 const SIGKILL: i32 = 9;
 
 /// How long a container may live after SIGKILL before its callers are told.
-const AFTER_KILL: Duration = Duration::from_secs(10);
+const AFTER_KILL: Duration = Duration::from_secs(15);
 
 /// The farthest a deadline can be: a grace of "forever" must not overflow the clock.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -52,7 +52,10 @@ impl Task {
         };
         if let Some(stopping) = &mut container.stopping {
             stopping.waiters.push(reply);
-            stopping.deadline = stopping.deadline.min(deadline);
+            // After SIGKILL the deadline is when to give up, which no caller shortens.
+            if !stopping.killed {
+                stopping.deadline = stopping.deadline.min(deadline);
+            }
             return;
         }
         let signal = signal_number(&container.record.stop_signal).unwrap_or(SIGTERM);

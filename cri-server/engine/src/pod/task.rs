@@ -204,10 +204,12 @@ impl Task {
             .as_ref()
             .is_ok_and(|record| record.phase == PodPhase::Stopped)
         {
-            return self.publish();
+            // A stop that is under way still waits for exits, which nobody else will tell now.
+            self.publish();
+        } else {
+            tracing::error!(pod.id = self.pod.id, "the pod's shim is gone");
+            self.lose_readiness("its shim is gone");
         }
-        tracing::error!(pod.id = self.pod.id, "the pod's shim is gone");
-        self.lose_readiness("its shim is gone");
         let alive: Vec<Arc<ContainerRecord>> = self
             .containers
             .values()

@@ -316,7 +316,9 @@ impl Supervisor {
         {
             self.close_output(serial);
             let container = self.containers.remove(at);
-            self.execs.retain(|exec| exec.container != container.serial);
+            // Somebody waits for the exit of one that is not reaped yet.
+            self.execs
+                .retain(|exec| exec.container != container.serial || exec.exit.is_none());
         }
     }
 }
