@@ -93,8 +93,15 @@ pub struct DockerRegistry {
 }
 
 impl DockerRegistry {
-    /// Starts it; `more` is added to the section `http` of its configuration, `auth` after that.
+    /// Starts it; `more` is added to the section `http` of its configuration, `auth` after that. Another test may take
+    /// the free port in between: then the registry ends, and another port is tried.
     pub fn start(more: &str, auth: &str) -> DockerRegistry {
+        (0..5)
+            .find_map(|_| DockerRegistry::try_start(more, auth))
+            .expect("a port that nobody takes")
+    }
+
+    fn try_start(more: &str, auth: &str) -> Option<DockerRegistry> {
         let scratch = Arc::new(Scratch::new());
         let port = TcpListener::bind("127.0.0.1:0")
             .unwrap()
@@ -109,7 +116,7 @@ impl DockerRegistry {
         );
         std::fs::write(&config, text).unwrap();
         let log = std::fs::File::create(scratch.join("log")).unwrap();
-        let child = Command::new("/usr/bin/docker-registry")
+        let mut child = Command::new("/usr/bin/docker-registry")
             .arg("serve")
             .arg(&config)
             .stdin(Stdio::null())
@@ -117,15 +124,17 @@ impl DockerRegistry {
             .stderr(log)
             .spawn()
             .expect("docker-registry is a Debian package");
+        let mut ended = false;
         eventually("the registry's start", || {
-            TcpStream::connect(&address).is_ok()
+            ended = child.try_wait().unwrap().is_some();
+            ended || listens(child.id(), port)
         });
-        DockerRegistry {
+        (!ended).then(|| DockerRegistry {
             address,
             tls: None,
             child,
             _scratch: scratch,
-        }
+        })
     }
 
     /// Pushes an image over plain HTTP.
@@ -214,4 +223,20 @@ impl Drop for DockerRegistry {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
+}
+
+/// Whether this very process listens on the port, and not whoever took it first.
+fn listens(pid: u32, port: u16) -> bool {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    let local = format!(":{port:04X}");
+    let inode = table.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let listening = fields.get(1)?.ends_with(&local) && *fields.get(3)? == "0A";
+        listening.then(|| format!("socket:[{}]", fields[9]))
+    });
+    let Some(inode) = inode else { return false };
+    let fds = std::fs::read_dir(format!("/proc/{pid}/fd"));
+    fds.into_iter().flatten().flatten().any(|fd| {
+        std::fs::read_link(fd.path()).is_ok_and(|target| target.as_os_str() == inode.as_str())
+    })
 }
