@@ -46,11 +46,11 @@ fn a_container_over_its_memory_limit_ends_with_137_and_oomkilled() {
             json!({"memory_limit_in_bytes": 15 << 20, "memory_swap_limit_in_bytes": 15 << 20});
         let container = crictl.create_and_start(&id, &with_resources(hungry, limits), &config);
         let status = crictl.wait_for_exit(&container);
-        assert_eq!(
-            (&status["exitCode"], &status["reason"]),
-            (&json!(137), &json!("OOMKilled")),
-            "{status}"
-        );
+        assert_eq!(status["exitCode"], json!(137), "{status}");
+        // containerd learns of the kill by an event that races with the exit; ours reads the kernel's counter.
+        if server.is_ours() || status["reason"] != "Error" {
+            assert_eq!(status["reason"], "OOMKilled", "{status}");
+        }
     });
 }
 
