@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::id::ContainerId;
 use crate::log::{Format, Log};
+use crate::plan::Manager;
 use crate::state::Store;
 use crate::verbs;
 use commands::{COMMANDS, Command, GLOBAL};
@@ -24,6 +25,8 @@ pub struct Global {
     pub log: Log,
     /// Whether what needs privileges may be left out.
     pub rootless: bool,
+    /// Who makes cgroups.
+    pub cgroup_manager: Manager,
 }
 
 impl Global {
@@ -162,6 +165,7 @@ fn settings(global: &Parsed, log: &Log) -> Result<Global> {
         explicit_root,
         log: log.clone(),
         rootless,
+        cgroup_manager: Manager::Cgroupfs,
     })
 }
 

@@ -4,6 +4,19 @@ use sys::cgroup::{self, CgroupPath, DeviceAccess, DeviceRule, DeviceType};
 use super::Problems;
 use crate::spec;
 
+/// Who makes the container's cgroup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Manager {
+    /// This runtime, by making directories.
+    #[default]
+    Cgroupfs,
+    /// systemd, as a unit: `--systemd-cgroup`.
+    Systemd {
+        /// The service manager of the caller, not that of the host.
+        user: bool,
+    },
+}
+
 /// The cgroup and its limits.
 #[derive(Debug, Clone)]
 pub struct CgroupPlan {
@@ -15,6 +28,7 @@ pub struct CgroupPlan {
 
 /// Decides on the cgroup of a container. Without a path it is named for the container, below the caller's own.
 pub fn plan(
+    _manager: Manager,
     id: &str,
     linux: &spec::Linux,
     version: &str,
@@ -195,7 +209,7 @@ mod tests {
     fn without_rules_devices_are_denied_at_first_and_left_alone_later() {
         let mut problems = Problems::default();
         let linux = spec::Linux::default();
-        let made = plan("web", &linux, "1.2.0", &mut problems).unwrap();
+        let made = plan(Manager::Cgroupfs, "web", &linux, "1.2.0", &mut problems).unwrap();
         assert_eq!(made.resources.devices, Some(Vec::new()));
         let update = resources(&linux.resources, "1.2.0", "resources", &mut problems);
         assert_eq!(update.devices, None);

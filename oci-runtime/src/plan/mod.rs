@@ -21,7 +21,7 @@ use sys::namespace::NamespaceKind;
 
 use crate::spec::{Hook, Hooks, Spec};
 
-pub use cgroup::CgroupPlan;
+pub use cgroup::{CgroupPlan, Manager};
 pub use devices::DevicePlan;
 pub use mounts::{MountPlan, MountSource};
 pub use namespaces::NamespacePlan;
@@ -81,6 +81,19 @@ impl Plan {
     /// # Errors
     /// Every field that is wrong or not supported.
     pub fn new(id: &str, bundle: &Path, spec: &Spec) -> Result<Self, Problems> {
+        Self::with_manager(Manager::default(), id, bundle, spec)
+    }
+
+    /// As [`Plan::new`], with this manager of cgroups.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    pub fn with_manager(
+        manager: Manager,
+        id: &str,
+        bundle: &Path,
+        spec: &Spec,
+    ) -> Result<Self, Problems> {
         let mut problems = Problems::default();
         let mut warnings = Vec::new();
         check_version(&spec.oci_version, &mut problems);
@@ -119,7 +132,7 @@ impl Plan {
         let process = ProcessPlan::new(process, &mut problems, &mut warnings);
         check_hooks(&spec.hooks, &mut problems);
         let personality = personality(spec, &mut problems);
-        let cgroup = cgroup::plan(id, &spec.linux, &spec.oci_version, &mut problems);
+        let cgroup = cgroup::plan(manager, id, &spec.linux, &spec.oci_version, &mut problems);
         let paths = |list: &[String], field: &str, problems: &mut Problems| {
             let absolute = list
                 .iter()

@@ -161,7 +161,7 @@ pub fn read_plan(global: &Global, id: &ContainerId, options: &Options) -> Result
     })?;
     let spec: Spec = serde_json::from_slice(&text)
         .map_err(|error| Error::new(format!("config.json: {error}")))?;
-    let plan = Plan::new(id.as_str(), &options.bundle, &spec)?;
+    let plan = Plan::with_manager(global.cgroup_manager, id.as_str(), &options.bundle, &spec)?;
     for warning in &plan.warnings {
         global.warn(warning);
     }
