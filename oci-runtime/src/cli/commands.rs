@@ -176,7 +176,7 @@ pub const COMMANDS: &[Command] = &[
             Flag::switch("no-new-privs", "its programs may not gain rights"),
             Flag::value("cap", "CAP", "one more capability; may be repeated").short('c'),
             PRESERVE,
-            Flag::value("cgroup", "[CONTROLLERS:]PATH", "not supported yet"),
+            Flag::value("cgroup", "[CONTROLLERS:]PATH", "run it in this cgroup below the container's; may be repeated with other controllers"),
             Flag::switch("ignore-paused", "do not refuse a paused container"),
             HELP,
         ],

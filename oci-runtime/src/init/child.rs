@@ -149,6 +149,7 @@ fn steps(init: Init<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
         && let Some(console) = &console
     {
         let pty = console::open(&root, process, console)?;
+        console::take_control()?;
         console::bind_dev_console(&devices::open_dev(&root, &mounted)?, &pty)?;
     }
     drop(console);

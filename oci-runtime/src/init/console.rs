@@ -25,8 +25,7 @@ pub fn connect(path: &Path) -> Result<OwnedFd> {
     sys::socket::connect(path, sys::socket::Kind::Stream).within(|| "--console-socket".to_owned())
 }
 
-/// Opens a terminal of the container, makes it the controlling terminal and stdin, stdout and stderr, and sends its
-/// master over `console`. The caller leads a session.
+/// Opens a terminal of the container, makes it stdin, stdout and stderr, and sends its master over `console`.
 ///
 /// # Errors
 /// `/dev/pts` of the container is no devpts.
@@ -57,11 +56,18 @@ pub fn open(root: &Root, process: &ProcessPlan, console: &OwnedFd) -> Result<Pty
     let name = format!("/dev/pts/{}", pty.number);
     sys::socket::send(console, name.as_bytes(), &[pty.master.as_fd()])
         .within(|| "sending the terminal".to_owned())?;
-    tty::set_controlling(&pty.slave)?;
     for number in 0..3 {
         sys::fd::duplicate_onto(&pty.slave, number)?;
     }
     Ok(pty)
+}
+
+/// Makes the terminal on stdin the controlling terminal of the caller, who leads a session.
+///
+/// # Errors
+/// `EPERM` where another session has it.
+pub fn take_control() -> Result<()> {
+    tty::set_controlling(std::io::stdin()).within(|| "process.terminal".to_owned())
 }
 
 /// Makes `/dev/console` the terminal. `dev` is the verified directory, and the place in it no link

@@ -1,10 +1,28 @@
 //! A process that `exec` adds to a container, from its birth to its program.
+//!
+//! ```text
+//! parent                        intermediate                     the process
+//!   clone3 ──────────────────▶ waits
+//!   oom_score_adj
+//!   ── Go ───────────────────▶ cgroups, namespaces, terminal,
+//!                              ids, capabilities; lets go of the host
+//!   ◀────────────── Pid ────── clone3(CLONE_PARENT) ──────────▶ session, terminal
+//!   limits                     ends                ◀ SetLimits  (only where it lacks the rights)
+//!   ── Continue ──────────────────────────────────────────────▶
+//!   pid file                                       ◀───── Ready (or Failed, from either, at any moment)
+//!   ── Continue ──────────────────────────────────────────────▶ execve
+//! ```
+//! **Invariant:** in the container's pid namespace there is never a process with more than the program will have. A
+//! process of the container that may trace others (CAP_SYS_PTRACE) reaches everything of whatever has an id in its
+//! namespace: `/proc/<pid>/root`, descriptors, memory, capabilities. So all that needs the host or its rights is done by
+//! an intermediate process that the container cannot name, and the last thing that one does is to give birth.
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use nix::sched::CloneFlags;
 use sys::namespace;
 use sys::path::Root;
+use sys::process::{CloneArgs, Forked, clone3};
 
 use super::protocol::{self, FromChild, ToChild};
 use super::{Inherited, console, identity, program};
@@ -55,9 +73,8 @@ fn steps(exec: Exec<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
     let ToChild::Go(_) = protocol::hear_parent(&socket)? else {
         return Err(Error::new("expected Go"));
     };
-    // 2. Before the container is entered: its processes may neither trace this one nor open its files.
+    // 2. Before the container is entered: processes of its user may neither trace this one nor open its files.
     sys::process::set_dumpable(false)?;
-    sys::process::setsid()?;
     if let Some(name) = &keyring {
         sys::process::join_session_keyring(name)?;
     }
@@ -67,7 +84,7 @@ fn steps(exec: Exec<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
             .join_self()
             .within(|| "joining the container's cgroup".to_owned())?;
     }
-    // 4. All namespaces at once: the kernel orders them by what each needs.
+    // 4. All namespaces at once: the kernel orders them by what each needs. The pid namespace only takes children.
     if !namespaces.is_empty() {
         namespace::setns(init, namespaces)
             .within(|| "joining the container's namespaces".to_owned())?;
@@ -77,35 +94,70 @@ fn steps(exec: Exec<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
     }
     let root = Root::open(Path::new("/"))?;
     // 5. The terminal is one of the container's.
-    if process.terminal
-        && let Some(console) = &console
-    {
+    let terminal = process.terminal && console.is_some();
+    if terminal && let Some(console) = &console {
         console::open(&root, process, console)?;
     }
     drop(console);
     // 6. While it still has the capabilities: stdio for its user, priorities, the working directory.
     identity::own_stdio(process)?;
-    identity::set_priorities(process)?;
+    let outlasts_birth = process.scheduler.is_none_or(|one| one.is_inherited());
+    if outlasts_birth {
+        identity::set_priorities(process)?;
+    } else {
+        identity::set_io_priority(process)?;
+    }
     identity::enter_cwd(&root, process)?;
     let home = identity::home_of(&root, process.uid);
-    // 7. Limits before the ids: another user's process may not be limited without CAP_SYS_RESOURCE.
-    identity::set_limits(process, &socket)?;
-    // 8. Who the program is.
+    // 7. Who the program is.
     identity::assume(process)?;
     sys::process::umask(nix::sys::stat::Mode::from_bits_truncate(process.umask));
     if process.no_new_privileges {
         sys::process::set_no_new_privs()?;
     }
-    // 9. As that user: may it be where it is, and is its program there? The host is out of reach by now.
+    // 8. As that user: may it be where it is, and is its program there? The host is out of reach by now.
     drop((root, joiner));
     program::let_go(preserved, &[socket.as_raw_fd(), reporter])?;
     identity::confirm_cwd(process)?;
     let program = program::find(process)?;
+    // 9. Only now into the pid namespace: nothing is left here that the container must not see.
+    if namespaces.contains(CloneFlags::CLONE_NEWPID) {
+        be_born(&socket)?;
+    }
+    // 10. What belongs to one process only. The limits last, since they could have kept it from being born.
+    sys::process::setsid()?;
+    if terminal {
+        console::take_control()?;
+    }
+    if outlasts_birth {
+        identity::set_limits(process, &socket)?;
+    } else {
+        identity::ask_for_limits(&socket)?;
+    }
     let pid = nix::unistd::getpid().as_raw();
     let env = program::environment(process, || home, preserved, pid);
-    // 10. The parent writes the pid file before the program can end.
+    // 11. The parent writes the pid file before the program can end.
     protocol::tell_parent(&socket, &FromChild::Ready)?;
     protocol::hear_continue(&socket)?;
     let error = program::start(&program, process, &env, preserved);
     Err(error)
+}
+
+/// Continues as a sibling: a child of the same parent, in the namespaces that children of this process get.
+fn be_born(socket: &OwnedFd) -> Result<()> {
+    let args = CloneArgs {
+        sibling: true,
+        ..CloneArgs::default()
+    };
+    match clone3(&args).within(|| "making the process in the container".to_owned())? {
+        Forked::Child => Ok(()),
+        Forked::Parent(born) => {
+            // A parent that cannot be told has ended, and the new process sees that as well.
+            drop(protocol::tell_parent(
+                socket,
+                &FromChild::Pid(born.pid.as_raw()),
+            ));
+            sys::process::exit_now(0)
+        }
+    }
 }

@@ -81,11 +81,17 @@ fn nix_borrow(number: u8) -> std::io::Result<OwnedFd> {
 pub(super) fn set_limits(process: &ProcessPlan, socket: &OwnedFd) -> Result<()> {
     match spawn::set_rlimits(nix::unistd::Pid::from_raw(0), process) {
         Ok(()) => Ok(()),
-        Err(_) => {
-            protocol::tell_parent(socket, &FromChild::SetLimits)?;
-            protocol::hear_continue(socket)
-        }
+        Err(_) => ask_for_limits(socket),
     }
+}
+
+/// Has the parent set the resource limits, and what of the scheduler only it can set.
+///
+/// # Errors
+/// The parent has ended.
+pub(super) fn ask_for_limits(socket: &OwnedFd) -> Result<()> {
+    protocol::tell_parent(socket, &FromChild::SetLimits)?;
+    protocol::hear_continue(socket)
 }
 
 /// Scheduler, I/O priority: while there is still a capability for them.
@@ -96,6 +102,14 @@ pub(super) fn set_priorities(process: &ProcessPlan) -> Result<()> {
     if let Some(scheduler) = process.scheduler {
         sys::process::set_scheduler(scheduler).within(|| "process.scheduler".to_owned())?;
     }
+    set_io_priority(process)
+}
+
+/// The part of [`set_priorities`] that every child inherits.
+///
+/// # Errors
+/// As there.
+pub(super) fn set_io_priority(process: &ProcessPlan) -> Result<()> {
     if let Some((class, level)) = process.io_priority {
         sys::process::set_io_priority(class, level).within(|| "process.ioPriority".to_owned())?;
     }

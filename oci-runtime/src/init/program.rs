@@ -72,7 +72,7 @@ fn check(path: &Path) -> std::result::Result<(), Errno> {
     nix::unistd::eaccess(path, AccessFlags::X_OK)
 }
 
-/// Closes every descriptor but the program's and those of `keep`. From here on paths are resolved that the container
+/// Forgets the environment of the runtime's caller, and closes every descriptor but the program's and those of `keep`. From here on paths are resolved that the container
 /// controls (its working directory, hooks, the program), and `/proc/self/fd/N/..` of a directory of the host would lead
 /// out of the container (CVE-2024-21626); close-on-exec comes too late for that. The owners of what is closed here are
 /// in frames of the parent, which never run again in this process.
@@ -80,6 +80,7 @@ fn check(path: &Path) -> std::result::Result<(), Errno> {
 /// # Errors
 /// Only on kernels before 5.9.
 pub(super) fn let_go(preserved: Preserved, keep: &[RawFd]) -> Result<()> {
+    sys::process::forget_environment();
     Ok(sys::fd::close_all_but(preserved.end(), keep)?)
 }
 

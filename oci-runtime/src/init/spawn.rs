@@ -267,6 +267,19 @@ pub fn set_rlimits(pid: Pid, process: &ProcessPlan) -> Result<()> {
     Ok(())
 }
 
+/// Sets the CPU scheduler of a process, where it is one that the process did not get from its maker.
+///
+/// # Errors
+/// What the kernel says.
+pub fn set_scheduler(pid: Pid, process: &ProcessPlan) -> Result<()> {
+    match process.scheduler {
+        Some(scheduler) if !scheduler.is_inherited() => {
+            sys::process::set_scheduler_of(pid, scheduler).within(|| "process.scheduler".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
 /// A user namespace with these maps, for an id-mapped mount. Its only process is gone when this returns.
 ///
 /// # Errors

@@ -6,6 +6,7 @@
 
 mod config;
 mod exec;
+mod exec_attack;
 mod harness;
 mod hooks;
 mod lifecycle;

@@ -159,18 +159,36 @@ pub struct Scheduler {
     pub period: u64,
 }
 
+impl Scheduler {
+    /// Whether a child of a process with these attributes has them as well.
+    #[must_use]
+    pub fn is_inherited(&self) -> bool {
+        const SCHED_DEADLINE: u32 = 6;
+        const SCHED_FLAG_RESET_ON_FORK: u64 = 1;
+        self.policy != SCHED_DEADLINE && self.flags & SCHED_FLAG_RESET_ON_FORK == 0
+    }
+}
+
 /// `sched_setattr(2)` for the calling process.
 ///
 /// # Errors
 /// `EPERM` for real-time policies without capability, `EINVAL` for values that do not fit the policy, `EBUSY` for a
 /// deadline that cannot be promised.
 pub fn set_scheduler(attributes: Scheduler) -> Result<()> {
+    set_scheduler_of(Pid::from_raw(0), attributes)
+}
+
+/// [`set_scheduler`] for another process.
+///
+/// # Errors
+/// As there, and `ESRCH`.
+pub fn set_scheduler_of(pid: Pid, attributes: Scheduler) -> Result<()> {
     let size = u32::try_from(size_of::<Scheduler>())
         .map_err(|_| Error::new(Errno::E2BIG, "sched_setattr"))?;
     let raw = Scheduler { size, ..attributes };
     // SAFETY: `raw` is the kernel's struct in its first version, says its own size, and lives through the call.
-    let ret = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const raw, 0) };
-    check(ret, || format!("sched_setattr(0, {raw:?}, 0)")).map(drop)
+    let ret = unsafe { libc::syscall(libc::SYS_sched_setattr, pid.as_raw(), &raw const raw, 0) };
+    check(ret, || format!("sched_setattr({pid}, {raw:?}, 0)")).map(drop)
 }
 
 /// `sched_setaffinity(2)`: the processors that `pid` (0: the caller) may run on.

@@ -1,6 +1,7 @@
 //! Processes: making, naming, signalling, reaping and replacing them. See `clone3(2)`, `pidfd_open(2)`, `prctl(2)`.
 mod attributes;
 mod clone;
+mod environment;
 mod exec;
 mod pidfd;
 mod stat;
@@ -8,9 +9,10 @@ mod stat;
 pub use attributes::{
     IoClass, Scheduler, exit_now, join_session_keyring, set_affinity, set_child_subreaper,
     set_domainname, set_dumpable, set_hostname, set_io_priority, set_keep_caps, set_no_new_privs,
-    set_parent_death_signal, set_personality, set_scheduler, setsid, umask,
+    set_parent_death_signal, set_personality, set_scheduler, set_scheduler_of, setsid, umask,
 };
 pub use clone::{Child, CloneArgs, Forked, clone3, fork};
+pub use environment::forget_environment;
 pub use exec::{
     block_all_signals, execve, execveat, ignore_signal, reset_signals, set_signal_mask,
 };

@@ -1,0 +1,222 @@
+//! The parent's side of `exec`: see [`exec_child`] for what the two sides tell each other.
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+use nix::sched::CloneFlags;
+use nix::unistd::Pid;
+use sys::cgroup::Cgroup;
+use sys::namespace::{self, NamespaceKind};
+use sys::process::{Child, CloneArgs, Forked, clone3};
+
+use super::cgroup;
+use crate::cli::Global;
+use crate::error::{Error, Result, Within};
+use crate::id::ContainerId;
+use crate::init::exec_child::{self, Exec};
+use crate::init::protocol::{self, FromChild, ToChild};
+use crate::init::{Inherited, Preserved, spawn};
+use crate::plan::ProcessPlan;
+use crate::state::{self, State};
+use crate::verbs::create;
+
+/// What a start needs.
+pub(super) struct Request<'a> {
+    pub(super) global: &'a Global,
+    pub(super) id: &'a ContainerId,
+    pub(super) state: &'a State,
+    pub(super) plan: &'a ProcessPlan,
+    /// Where in the container's cgroup; empty for itself.
+    pub(super) cgroup: Vec<(String, PathBuf)>,
+    /// Where the id of the process goes.
+    pub(super) pid_file: Option<PathBuf>,
+    /// Descriptors of the caller that the program gets.
+    pub(super) preserved: Preserved,
+}
+
+/// Starts the program and lets it go. Its terminal goes over `console`.
+///
+/// # Errors
+/// Why it did not start; nothing of it is left.
+pub(super) fn start(request: &Request<'_>, console: Option<OwnedFd>) -> Result<Child> {
+    let Request { state, plan, .. } = *request;
+    let init = state.open_init()?;
+    let namespaces = to_enter(state)?;
+    let (socket, child_socket) = sys::fd::seqpacket_pair()?;
+    let cgroup = cgroup::of(state, &request.cgroup)?;
+    let exec = Exec {
+        inherited: Inherited {
+            process: plan,
+            socket: child_socket,
+            parent_end: socket.as_raw_fd(),
+            joiner: Some(cgroup.joiner()?).filter(|joiner| !joiner.is_empty()),
+            console,
+            preserved: request.preserved,
+            keyring: create::keyring(request.id, false),
+        },
+        init: &init,
+        namespaces,
+    };
+    let first = give_birth(exec, &cgroup, request)?;
+    let mut birth = Birth {
+        socket,
+        // Without a pid namespace to enter the first process becomes the program itself.
+        intermediate: namespaces.contains(CloneFlags::CLONE_NEWPID),
+        first: Some(first),
+        process: None,
+    };
+    match birth.finish(request) {
+        Ok(child) => Ok(child),
+        Err(error) => {
+            birth.end();
+            Err(error)
+        }
+    }
+}
+
+/// The first process: born in the container's cgroup where that is v2.
+fn give_birth(exec: Exec<'_>, cgroup: &Cgroup, request: &Request<'_>) -> Result<Child> {
+    let within = || "joining the container's cgroup".to_owned();
+    let mut exec = Some(exec);
+    let mut born_in = |v2: Option<OwnedFd>| -> sys::Result<Child> {
+        let args = CloneArgs {
+            cgroup: v2.as_ref().map(AsFd::as_fd),
+            ..CloneArgs::default()
+        };
+        match clone3(&args)? {
+            Forked::Child => match exec.take() {
+                Some(exec) => exec_child::run(exec),
+                None => sys::process::exit_now(255),
+            },
+            Forked::Parent(child) => Ok(child),
+        }
+    };
+    match born_in(cgroup.dir_fd_v2()?) {
+        // A cgroup with children takes no processes: where the container's first process moved itself below, there.
+        Err(error) if error.errno == Errno::EBUSY && request.cgroup.is_empty() => {
+            born_in(Some(cgroup::of_init_v2(request.state)?)).within(within)
+        }
+        other => other.within(within),
+    }
+}
+
+/// A process on its way into the container.
+struct Birth {
+    socket: OwnedFd,
+    /// Whether the first process only makes the one that becomes the program.
+    intermediate: bool,
+    first: Option<Child>,
+    process: Option<Child>,
+}
+
+impl Birth {
+    fn finish(&mut self, request: &Request<'_>) -> Result<Child> {
+        let Request { global, plan, .. } = *request;
+        if let Some(first) = &self.first {
+            spawn::set_oom_score(first.pid, plan)
+                .or_else(|error| if global.rootless { Ok(()) } else { Err(error) })?;
+            // A child that is gone already has left the reason behind.
+            let told = protocol::tell_child(&self.socket, &ToChild::Go(first.pid.as_raw()));
+            if !self.intermediate {
+                self.process = self.first.take();
+            }
+            self.wait_until_ready(plan)?;
+            told?;
+        }
+        let Some(process) = self.process.take() else {
+            return Err(Error::new("the new process ended without a word"));
+        };
+        let started = self.let_go(&process, request);
+        self.process = Some(process);
+        started?;
+        self.reap_first();
+        self.process
+            .take()
+            .ok_or_else(|| Error::new("the new process is gone"))
+    }
+
+    /// Answers the two until the one that becomes the program is known and ready.
+    fn wait_until_ready(&mut self, plan: &ProcessPlan) -> Result<()> {
+        let (mut ready, mut wants_limits) = (false, false);
+        while !(ready && self.process.is_some()) {
+            match protocol::hear_child(&self.socket)? {
+                Some(FromChild::Ready) => ready = true,
+                Some(FromChild::SetLimits) => wants_limits = true,
+                Some(FromChild::Pid(pid)) if self.process.is_none() => {
+                    let pid = Pid::from_raw(pid);
+                    // Ours to reap, so the number means no other process.
+                    self.process = Some(Child {
+                        pid,
+                        pidfd: sys::process::pidfd_open(pid)?,
+                    });
+                }
+                Some(FromChild::Failed(error)) => return Err(error),
+                _ => return Err(Error::new("the new process ended without a word")),
+            }
+            // The new process may be heard before its maker is.
+            if let Some(process) = self.process.as_ref().filter(|_| wants_limits) {
+                spawn::set_rlimits(process.pid, plan)?;
+                spawn::set_scheduler(process.pid, plan)?;
+                protocol::tell_child(&self.socket, &ToChild::Continue)?;
+                wants_limits = false;
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything that must be done before the program can end, then the program.
+    fn let_go(&self, process: &Child, request: &Request<'_>) -> Result<()> {
+        if let Some(path) = &request.pid_file {
+            state::write_atomically(path, process.pid.to_string().as_bytes())
+                .within(|| "--pid-file".to_owned())?;
+        }
+        protocol::tell_child(&self.socket, &ToChild::Continue)?;
+        // The end of the socket is the success of execve; anything else is why it failed.
+        match protocol::hear_child(&self.socket)? {
+            Some(FromChild::Failed(error)) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn reap_first(&mut self) {
+        if let Some(first) = self.first.take() {
+            // It has nothing left to do but to end, and how it does means nothing.
+            drop(sys::process::wait(&first.pidfd));
+        }
+    }
+
+    /// Ends what there is of it. A process that this one has not heard of yet ends by itself: it waits for a word that
+    /// cannot come any more.
+    fn end(mut self) {
+        for child in self.first.iter().chain(&self.process) {
+            // It may have ended by itself; all that matters is that it is reaped.
+            drop(sys::process::pidfd_send_signal(
+                &child.pidfd,
+                nix::libc::SIGKILL,
+            ));
+        }
+        self.reap_first();
+        if let Some(process) = self.process.take() {
+            drop(sys::process::wait(&process.pidfd));
+        }
+    }
+}
+
+/// The namespaces of the container that are not ours already: entering one's own user namespace is an error.
+fn to_enter(state: &State) -> Result<CloneFlags> {
+    let recorded = CloneFlags::from_bits_retain(state.namespaces);
+    let mut flags = CloneFlags::empty();
+    for kind in NamespaceKind::ALL
+        .into_iter()
+        .filter(|kind| recorded.contains(kind.flag()))
+    {
+        let same = kind == NamespaceKind::User && {
+            let own = namespace::identity(namespace::of_process(nix::unistd::Pid::this(), kind)?)?;
+            own == namespace::identity(namespace::of_process(state.init(), kind)?)?
+        };
+        if !same {
+            flags |= kind.flag();
+        }
+    }
+    Ok(flags)
+}
