@@ -1,7 +1,7 @@
 //! A mount of the type `cgroup`: the container's own view of its cgroups, in the form that the host uses.
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
@@ -12,6 +12,7 @@ use sys::namespace::NamespaceKind;
 use sys::path::Root;
 
 use super::mounts::{place, set_attributes};
+use super::rootfs::empty_directory;
 use crate::error::{Error, Result, Within};
 use crate::plan::{MountPlan, Plan};
 
@@ -69,20 +70,21 @@ pub(super) fn make(root: &Root, one: &MountPlan, plan: &Plan, view: &View<'_>) -
 /// One v2 hierarchy: a fresh mount shows the cgroup namespace's root, else the container's directory is bound.
 fn unified(one: &MountPlan, plan: &Plan, cgroup: &Cgroup, private: bool) -> Result<OwnedFd> {
     if private {
-        let made = FsContext::open("cgroup2").and_then(|context| context.mount(one.options.set));
+        let context = FsContext::open("cgroup2");
+        let made = context.and_then(|context| context.mount(MountAttr::empty()));
         match made {
             Err(sys::Error {
                 errno: Errno::EPERM | Errno::EBUSY,
                 ..
             }) => {}
-            other => return Ok(other?),
+            other => {
+                let made = other?;
+                set_attributes(&made, one)?;
+                return Ok(made);
+            }
         }
     }
-    let paths = cgroup.paths();
-    let path = paths
-        .get("")
-        .ok_or_else(|| Error::new("the container has no cgroup v2"))?;
-    bound(path, one, plan)
+    bound(cgroup.paths().get(""), one, plan)
 }
 
 fn v1(
@@ -107,13 +109,7 @@ fn v1(
     };
     let made = match made {
         Some(made) => made,
-        None => {
-            let paths = cgroup.paths();
-            let path = paths
-                .get(controller)
-                .ok_or_else(|| Error::new(format!("no cgroup of {controller}")))?;
-            bound(path, one, plan)?
-        }
+        None => bound(cgroup.paths().get(controller), one, plan)?,
     };
     mount::attach_at(&made, &target)?;
     link_controllers(inside, name, hierarchy)
@@ -146,9 +142,15 @@ fn fresh_v1(one: &MountPlan, hierarchy: &Hierarchy) -> Result<Option<OwnedFd>> {
 }
 
 /// The container's directory of the host's hierarchy. Read-only for a container with users of its own, whose files
-/// there are those of the host's user (CVE-2023-25809).
-fn bound(path: &Path, one: &MountPlan, plan: &Plan) -> Result<OwnedFd> {
-    let tree = mount::open_tree(AT_FDCWD, path, OpenTree::OPEN_TREE_CLONE)?;
+/// there are those of the host's user (CVE-2023-25809); an empty directory for one that could not be given a cgroup,
+/// so that the host's cgroups that a bind mount of `/sys` may have brought are hidden.
+fn bound(path: Option<&PathBuf>, one: &MountPlan, plan: &Plan) -> Result<OwnedFd> {
+    let opened = path.map(|path| mount::open_tree(AT_FDCWD, path, OpenTree::OPEN_TREE_CLONE));
+    let tree = match opened {
+        None => return Ok(empty_directory()?),
+        Some(Err(error)) if error.errno == Errno::ENOENT => return Ok(empty_directory()?),
+        Some(tree) => tree?,
+    };
     let mut set = one.options.set;
     set.set(
         MountAttr::MOUNT_ATTR_RDONLY,

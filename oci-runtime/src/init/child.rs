@@ -1,6 +1,6 @@
 //! The container's first process, from its birth to its program. One call per step; the comment says why it
 //! stands where it does.
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use sys::cgroup::{Cgroup, Hierarchies};
 use sys::namespace::{self, NamespaceKind};
@@ -29,8 +29,6 @@ pub struct Init<'a> {
     pub hierarchies: &'a Hierarchies,
     /// The container's cgroup.
     pub cgroup: &'a Cgroup,
-    /// User namespaces of id-mapped mounts, by the index of the mount.
-    pub idmaps: &'a [(usize, OwnedFd)],
     /// The gate, open for reading and writing, so that neither side waits for the other to open it.
     pub gate: OwnedFd,
     /// `--no-pivot`
@@ -68,7 +66,6 @@ fn steps(init: Init<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
         mut state,
         hierarchies,
         cgroup,
-        idmaps,
         gate,
         no_pivot,
     } = init;
@@ -121,16 +118,16 @@ fn steps(init: Init<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
     // 8. Files are made with exactly the modes asked for.
     sys::process::umask(nix::sys::stat::Mode::empty());
     // 9. The root and everything mounted in it, while the sources on the host can still be reached.
-    let root = rootfs::prepare(plan)?;
-    let mounted = mounts::make(
-        &root,
+    let mut root = rootfs::prepare(plan)?;
+    let maker = mounts::Maker {
         plan,
-        &View {
+        view: View {
             hierarchies,
             cgroup,
         },
-        idmaps,
-    )?;
+        parent: socket.as_fd(),
+    };
+    let mounted = mounts::make(&mut root, &maker)?;
     if plan.fill_dev {
         devices::fill(&root, plan, &mounted, in_user_namespace)?;
     }

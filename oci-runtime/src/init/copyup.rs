@@ -5,8 +5,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use nix::dir::Dir;
+use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, ResolveFlag};
-use nix::sys::stat::{Mode, SFlag, fstatat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
 use sys::fs::Node;
 
 use crate::error::{Error, Result};
@@ -19,8 +20,17 @@ const MAX_DEPTH: usize = 256;
 /// # Errors
 /// A file that cannot be copied; the kind of file that a tmpfs cannot hold.
 pub(super) fn copy(from: impl AsFd, to: impl AsFd) -> Result<()> {
-    copy_level(from, to, 0)
+    Copy::default().level(from, to, 0)
 }
+
+/// What the copy has to remember: where the first of several names of a file went.
+#[derive(Default)]
+struct Copy {
+    linked: Vec<(Identity, OwnedFd, OsString)>,
+}
+
+/// Device and inode of a file.
+type Identity = (u64, u64);
 
 fn open_dir(at: impl AsFd, name: &OsStr) -> sys::Result<OwnedFd> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
@@ -33,16 +43,68 @@ fn open_dir(at: impl AsFd, name: &OsStr) -> sys::Result<OwnedFd> {
     )
 }
 
-fn copy_level(from: impl AsFd, to: impl AsFd, depth: usize) -> Result<()> {
-    if depth > MAX_DEPTH {
-        return Err(Error::new(format!(
-            "tmpcopyup: more than {MAX_DEPTH} directories deep"
-        )));
+impl Copy {
+    fn level(&mut self, from: impl AsFd, to: impl AsFd, depth: usize) -> Result<()> {
+        if depth > MAX_DEPTH {
+            return Err(Error::new(format!(
+                "tmpcopyup: more than {MAX_DEPTH} directories deep"
+            )));
+        }
+        let from = open_dir(from, OsStr::new("."))?;
+        let to = open_dir(to, OsStr::new("."))?;
+        for name in names(&from)? {
+            self.entry(&from, &to, &name, depth)
+                .map_err(|error| error.within(format!("tmpcopyup {name:?}")))?;
+        }
+        Ok(())
     }
-    let from = open_dir(from, OsStr::new("."))?;
-    for name in names(&from)? {
-        copy_entry(&from, &to.as_fd(), &name, depth)
-            .map_err(|error| error.within(format!("tmpcopyup {name:?}")))?;
+
+    fn entry(&mut self, from: &OwnedFd, to: &OwnedFd, name: &OsStr, depth: usize) -> Result<()> {
+        let stat = fstatat(from, name, AtFlags::AT_SYMLINK_NOFOLLOW)
+            .map_err(|errno| sys::Error::new(errno, "fstatat"))?;
+        let kind = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits());
+        let identity = (stat.st_dev, stat.st_ino);
+        if stat.st_nlink > 1 && kind != SFlag::S_IFDIR {
+            let first = self.linked.iter().find(|(known, ..)| *known == identity);
+            if let Some((_, dir, first)) = first {
+                return Ok(sys::fs::link(dir, first, to, name)?);
+            }
+            let dir = to
+                .try_clone()
+                .map_err(|error| Error::new(error.to_string()))?;
+            self.linked.push((identity, dir, name.to_owned()));
+        }
+        let mode = Mode::from_bits_truncate(stat.st_mode & 0o7777);
+        match kind {
+            SFlag::S_IFDIR => {
+                sys::fs::mkdir(to, name, Mode::S_IRWXU)?;
+                self.level(open_dir(from, name)?, open_dir(to, name)?, depth + 1)?;
+            }
+            SFlag::S_IFREG => copy_file(from, to, name)?,
+            SFlag::S_IFLNK => sys::fs::symlink(&sys::fs::readlink(from, name)?, to, name)?,
+            SFlag::S_IFIFO => sys::fs::mknod(to, name, Node::Fifo, mode)?,
+            _ => return Err(Error::new("neither a file, a directory, a link nor a pipe")),
+        }
+        keep_attributes(from, to, name, &stat)
+    }
+}
+
+/// Owner, permissions and extended attributes of the copy.
+fn keep_attributes(from: &OwnedFd, to: &OwnedFd, name: &OsStr, stat: &FileStat) -> Result<()> {
+    sys::fs::chown_at(to, name, stat.st_uid, stat.st_gid)?;
+    if stat.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFLNK.bits() {
+        // After the owner: changing that clears the set-user-id bit.
+        let mode = Mode::from_bits_truncate(stat.st_mode & 0o7777);
+        sys::fs::chmod_at(to, name, mode)?;
+    }
+    for key in sys::fs::list_xattr_at(from, name)? {
+        if let Some(value) = sys::fs::get_xattr_at(from, name, &key)? {
+            match sys::fs::set_xattr_at(to, name, &key, &value) {
+                // What tmpfs does not keep, or not for the users of a user namespace.
+                Err(error) if matches!(error.errno, Errno::EOPNOTSUPP | Errno::EPERM) => {}
+                other => other?,
+            }
+        }
     }
     Ok(())
 }
@@ -62,33 +124,6 @@ fn names(dir: &OwnedFd) -> Result<Vec<OsString>> {
         }
     }
     Ok(names)
-}
-
-fn copy_entry(from: &OwnedFd, to: &impl AsFd, name: &OsStr, depth: usize) -> Result<()> {
-    let stat = fstatat(from, name, AtFlags::AT_SYMLINK_NOFOLLOW)
-        .map_err(|errno| sys::Error::new(errno, "fstatat"))?;
-    let mode = Mode::from_bits_truncate(stat.st_mode & 0o7777);
-    match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
-        SFlag::S_IFDIR => {
-            sys::fs::mkdir(to, name, Mode::S_IRWXU)?;
-            copy_level(open_dir(from, name)?, open_dir(to, name)?, depth + 1)?;
-        }
-        SFlag::S_IFREG => copy_file(from, to, name)?,
-        SFlag::S_IFLNK => sys::fs::symlink(&sys::fs::readlink(from, name)?, to, name)?,
-        SFlag::S_IFIFO => sys::fs::mknod(to, name, Node::Fifo, mode)?,
-        _ => return Err(Error::new("neither a file, a directory, a link nor a pipe")),
-    }
-    sys::fs::chown_at(to, name, stat.st_uid, stat.st_gid)?;
-    if stat.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFLNK.bits() {
-        // After the owner: changing that clears the set-user-id bit.
-        sys::fs::chmod_at(to, name, mode)?;
-    }
-    for key in sys::fs::list_xattr_at(from, name)? {
-        if let Some(value) = sys::fs::get_xattr_at(from, name, &key)? {
-            sys::fs::set_xattr_at(to, name, &key, &value)?;
-        }
-    }
-    Ok(())
 }
 
 fn copy_file(from: &OwnedFd, to: &impl AsFd, name: &OsStr) -> Result<()> {

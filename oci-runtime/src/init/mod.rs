@@ -5,6 +5,8 @@
 //!   clone3 ────────────────────────────────▶ waits
 //!   id maps, oom_score_adj
 //!   ── Go ─────────────────────────────────▶ cgroups, namespaces, mounts, devices
+//!   sources of mounts              ◀──────── OpenSource      (only id-mapped ones, and what its users may not reach)
+//!   ── a descriptor ───────────────────────▶
 //!   prestart, createRuntime hooks  ◀──────── RunHooks        (only where there are such hooks)
 //!   ── Continue ───────────────────────────▶ createContainer hooks, pivot_root
 //!   rlimits                        ◀──────── SetLimits       (only where the child lacks the rights)
@@ -19,11 +21,13 @@ pub mod console;
 mod copyup;
 mod devices;
 pub mod exec_child;
+mod filesystems;
 mod identity;
 mod mounts;
 mod program;
 pub mod protocol;
 mod rootfs;
+pub mod sources;
 pub mod spawn;
 
 use std::os::fd::{OwnedFd, RawFd};

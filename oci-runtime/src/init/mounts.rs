@@ -1,23 +1,31 @@
 //! `mounts`: each made detached, given its attributes, and attached to a place that was resolved inside the root.
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag};
+use nix::fcntl::AT_FDCWD;
 use nix::sys::stat::{Mode, SFlag};
-use sys::mount::{self, FsContext, MountAttr, MountAttrs, OpenTree};
+use sys::mount::{self, MountAttr, MountAttrs, Propagation};
 use sys::path::Root;
 
 use super::cgroup_mount::{self, View};
-use super::copyup;
+use super::{filesystems, sources};
 use crate::error::{Error, Result, Within};
 use crate::plan::{MountPlan, MountSource, Plan, mounts::allowed_over_proc};
 
 /// New directories on the way to a mount.
 const DIR_MODE: Mode = Mode::from_bits_truncate(0o755);
 
-/// The longest value that `fsconfig(2)` takes.
-const MAX_CONFIG: usize = 255;
+/// What making mounts needs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Maker<'a> {
+    /// The container.
+    pub(super) plan: &'a Plan,
+    /// The host's cgroups.
+    pub(super) view: View<'a>,
+    /// The parent, who opens what this process may not.
+    pub(super) parent: BorrowedFd<'a>,
+}
 
 /// What later steps need of the mounts.
 #[derive(Debug, Default)]
@@ -28,33 +36,31 @@ pub(super) struct Mounted {
     pub(super) readonly_late: Vec<(usize, PathBuf, OwnedFd)>,
 }
 
-/// Makes all mounts, in order.
+/// Makes all mounts, in order. One over the root of the container becomes the root.
 ///
 /// # Errors
 /// Which mount was refused, and by which call.
-pub(super) fn make(
-    root: &Root,
-    plan: &Plan,
-    view: &View<'_>,
-    idmaps: &[(usize, OwnedFd)],
-) -> Result<Mounted> {
+pub(super) fn make(root: &mut Root, maker: &Maker<'_>) -> Result<Mounted> {
     let mut mounted = Mounted::default();
-    for one in &plan.mounts {
+    for one in &maker.plan.mounts {
         let within = || format!("mounts[{}] at {:?}", one.index, one.destination);
-        let userns = idmaps
-            .iter()
-            .find(|(index, _)| *index == one.index)
-            .map(|(_, fd)| fd);
-        let made = make_one(root, one, plan, view, userns).within(within)?;
-        let Some(made) = made else { continue };
+        let over_root = one.destination == Path::new("/");
+        if over_root {
+            // pivot_root wants the mount below the new root not to be shared.
+            mount::set_propagation_fd(&*root, Propagation::Private, false).within(within)?;
+        }
+        let Some(made) = make_one(root, one, maker).within(within)? else {
+            continue;
+        };
+        if over_root {
+            *root = Root::from_fd(copy(&made).within(within)?);
+        }
         if one.readonly_is_late() {
-            let copy = made
-                .try_clone()
-                .map_err(|error| Error::new(error.to_string()))
-                .within(within)?;
-            mounted
-                .readonly_late
-                .push((one.index, one.destination.clone(), copy));
+            mounted.readonly_late.push((
+                one.index,
+                one.destination.clone(),
+                copy(&made).within(within)?,
+            ));
         }
         if one.destination == Path::new("/dev") {
             mounted.dev = Some(made);
@@ -63,18 +69,26 @@ pub(super) fn make(
     Ok(mounted)
 }
 
-fn make_one(
-    root: &Root,
-    one: &MountPlan,
-    plan: &Plan,
-    view: &View<'_>,
-    userns: Option<&OwnedFd>,
-) -> Result<Option<OwnedFd>> {
+fn copy(fd: &OwnedFd) -> Result<OwnedFd> {
+    fd.try_clone()
+        .map_err(|error| Error::new(error.to_string()))
+}
+
+fn make_one(root: &Root, one: &MountPlan, maker: &Maker<'_>) -> Result<Option<OwnedFd>> {
     let made = match &one.source {
-        MountSource::Remount => return remount(root, one).map(|()| None),
-        MountSource::Cgroup => return cgroup_mount::make(root, one, plan, view).map(Some),
-        MountSource::Bind { path, recursive } => bind(root, one, path, *recursive, userns)?,
-        MountSource::New { fs_type, source } => new(root, one, fs_type, source)?,
+        MountSource::Remount => return filesystems::remount(root, one).map(|()| None),
+        MountSource::Cgroup => cgroup_mount::make(root, one, maker.plan, &maker.view)?,
+        MountSource::Bind { path, .. }
+            if one.options.copy_symlink && copy_link(root, one, path)? =>
+        {
+            return Ok(None);
+        }
+        MountSource::Bind { path, recursive } => {
+            let tree = open_source(one, path, *recursive, maker)?;
+            bind(root, one, &tree)?;
+            tree
+        }
+        MountSource::New { fs_type, source } => filesystems::make(root, one, fs_type, source)?,
     };
     for (propagation, recursive) in &one.options.propagation {
         mount::set_propagation_fd(&made, *propagation, *recursive)?;
@@ -108,42 +122,71 @@ pub(super) fn set_attributes(mounted: impl AsFd, one: &MountPlan) -> Result<()> 
     Ok(())
 }
 
-fn bind(
-    root: &Root,
+/// A detached copy of the source.
+fn open_source(
     one: &MountPlan,
-    source: &Path,
+    path: &Path,
     recursive: bool,
-    userns: Option<&OwnedFd>,
+    maker: &Maker<'_>,
 ) -> Result<OwnedFd> {
-    let mut flags = OpenTree::OPEN_TREE_CLONE;
-    flags.set(OpenTree::AT_RECURSIVE, recursive);
-    let tree = mount::open_tree(AT_FDCWD, source, flags)?;
-    set_attributes(&tree, one)?;
-    if let Some(userns) = userns {
-        let recursive = one.options.idmap == Some(true);
-        mount::mount_setattr(
-            &tree,
-            MountAttrs {
-                idmap: Some(userns.as_fd()),
-                recursive,
-                ..MountAttrs::default()
-            },
-        )
-        .map_err(|error| {
-            Error::from(error).hint("the filesystem of the source may not support id-mapped mounts")
-        })?;
+    if one.idmap.is_some() {
+        return sources::ask(maker.parent, one.index);
+    }
+    match mount::open_tree(AT_FDCWD, path, sources::flags(one, recursive)) {
+        // Closed to the container's users, but not to who runs it.
+        Err(error) if error.errno == Errno::EACCES => sources::ask(maker.parent, one.index),
+        other => Ok(other?),
+    }
+}
+
+pub(super) fn bind(root: &Root, one: &MountPlan, tree: &OwnedFd) -> Result<()> {
+    set_attributes(tree, one)?;
+    let target = bind_target(root, one, tree)?;
+    refuse_inside_proc(&target, one)?;
+    Ok(mount::attach_at(tree, &target)?)
+}
+
+/// The place for a bind mount: a directory for a directory, else a file.
+fn bind_target(root: &Root, one: &MountPlan, tree: &OwnedFd) -> Result<OwnedFd> {
+    if one.options.dest_nofollow {
+        match root.resolve_nofollow(&one.destination) {
+            Err(error) if error.errno == Errno::ENOENT => {}
+            other => return Ok(other?),
+        }
     }
     let stat =
-        nix::sys::stat::fstat(&tree).map_err(|errno| sys::Error::new(errno, "fstat(source)"))?;
-    let is_directory = stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits();
-    let target = if is_directory {
-        place(root, &one.destination)?
+        nix::sys::stat::fstat(tree).map_err(|errno| sys::Error::new(errno, "fstat(source)"))?;
+    if stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits() {
+        place(root, &one.destination)
     } else {
-        root.create_file(&one.destination, DIR_MODE)?
+        Ok(root.create_file(&one.destination, DIR_MODE)?)
+    }
+}
+
+/// `copy-symlink`: makes a link like the source; false where that is no link.
+fn copy_link(root: &Root, one: &MountPlan, source: &Path) -> Result<bool> {
+    let target = match nix::fcntl::readlink(source) {
+        Ok(target) => target,
+        Err(Errno::EINVAL) => return Ok(false),
+        Err(errno) => return Err(sys::Error::new(errno, format!("readlink({source:?})")).into()),
     };
-    refuse_inside_proc(&target, one)?;
-    mount::attach_at(&tree, &target)?;
-    Ok(tree)
+    let (Some(parent), Some(name)) = (one.destination.parent(), one.destination.file_name()) else {
+        return Err(Error::new("copy-symlink over the root of the container"));
+    };
+    let parent = root.mkdir_all(parent, DIR_MODE)?;
+    match sys::fs::symlink(&target, &parent, name) {
+        Err(error) if error.errno == Errno::EEXIST => {
+            let found = sys::fs::readlink(&parent, name).ok();
+            if found.as_ref() == Some(&target) {
+                Ok(true)
+            } else {
+                Err(Error::new(format!(
+                    "copy-symlink: something other than a link to {target:?} is there already"
+                )))
+            }
+        }
+        other => Ok(other.map(|()| true)?),
+    }
 }
 
 /// The directory to mount on. `/proc` and `/sys` must be real directories: a link there would lead the runtime's
@@ -169,7 +212,7 @@ pub(super) fn place(root: &Root, destination: &Path) -> Result<OwnedFd> {
 }
 
 /// The destination by its letters was checked by the plan; links in the image may still lead below `/proc`.
-fn refuse_inside_proc(target: &OwnedFd, one: &MountPlan) -> Result<()> {
+pub(super) fn refuse_inside_proc(target: &OwnedFd, one: &MountPlan) -> Result<()> {
     let stat = nix::sys::statfs::fstatfs(target)
         .map_err(|errno| sys::Error::new(errno, "fstatfs(target)"))?;
     let below = one.destination.strip_prefix("/proc").ok();
@@ -177,113 +220,6 @@ fn refuse_inside_proc(target: &OwnedFd, one: &MountPlan) -> Result<()> {
         below.is_some_and(|below| below.as_os_str().is_empty() || allowed_over_proc(below));
     if stat.filesystem_type() == nix::sys::statfs::PROC_SUPER_MAGIC && !allowed {
         return Err(Error::new("cannot be mounted because it is inside /proc"));
-    }
-    Ok(())
-}
-
-fn new(root: &Root, one: &MountPlan, fs_type: &str, source: &str) -> Result<OwnedFd> {
-    let inherits = fs_type == "tmpfs"
-        && !one
-            .options
-            .data
-            .iter()
-            .any(|option| option.starts_with("mode="));
-    let existing = if inherits {
-        root.find(&one.destination, OFlag::O_PATH)?
-    } else {
-        None
-    };
-    let target = place(root, &one.destination)?;
-    refuse_inside_proc(&target, one)?;
-    let context = FsContext::open(fs_type);
-    let made = context
-        .map_err(Error::from)
-        .and_then(|context| configure(context, one, fs_type, source, existing.as_ref()));
-    let made = match made {
-        // Not our network namespace: the kernel gives no new sysfs, only the host's.
-        Err(_) if fs_type == "sysfs" => {
-            let flags = OpenTree::OPEN_TREE_CLONE | OpenTree::AT_RECURSIVE;
-            let tree = mount::open_tree(AT_FDCWD, Path::new("/sys"), flags)?;
-            set_attributes(&tree, one)?;
-            tree
-        }
-        other => other?,
-    };
-    if one.options.tmpcopyup {
-        copyup::copy(&target, &made)?;
-    }
-    mount::attach_at(&made, &target)?;
-    Ok(made)
-}
-
-fn configure(
-    context: FsContext,
-    one: &MountPlan,
-    fs_type: &str,
-    source: &str,
-    existing: Option<&OwnedFd>,
-) -> Result<OwnedFd> {
-    let options = &one.options;
-    if !source.is_empty() {
-        context.set_string("source", source)?;
-    }
-    for flag in &options.superblock {
-        context.set_flag(flag)?;
-    }
-    // Of these one superblock may serve many mounts, or it is ours alone: read-only is a matter of the mount.
-    let virtual_fs = matches!(
-        fs_type,
-        "tmpfs" | "proc" | "sysfs" | "mqueue" | "devpts" | "overlay"
-    );
-    if options.set.contains(MountAttr::MOUNT_ATTR_RDONLY) && !virtual_fs {
-        context.set_flag("ro")?;
-    }
-    for option in &options.data {
-        match option.split_once('=') {
-            Some((key, value)) if value.len() > MAX_CONFIG => {
-                return Err(Error::new(format!(
-                    "the value of option {key:?} is longer than {MAX_CONFIG} bytes"
-                )));
-            }
-            Some((key, value)) => context.set_string(key, value)?,
-            None => context.set_flag(option)?,
-        }
-    }
-    inherit_mode(&context, existing)?;
-    let mut attrs = options.set;
-    attrs.set(
-        MountAttr::MOUNT_ATTR_RDONLY,
-        attrs.contains(MountAttr::MOUNT_ATTR_RDONLY) && !one.readonly_is_late(),
-    );
-    let made = context.mount(attrs)?;
-    let below = MountAttrs {
-        set: options.set_recursive,
-        clear: options.clear_recursive,
-        recursive: true,
-        ..MountAttrs::default()
-    };
-    if !below.set.is_empty() || !below.clear.is_empty() {
-        mount::mount_setattr(&made, below)?;
-    }
-    Ok(made)
-}
-
-/// A tmpfs over a directory of the image has that directory's permissions, unless the options say otherwise.
-fn inherit_mode(context: &FsContext, existing: Option<&OwnedFd>) -> Result<()> {
-    let Some(existing) = existing else {
-        return Ok(());
-    };
-    let stat =
-        nix::sys::stat::fstat(existing).map_err(|errno| sys::Error::new(errno, "fstat(target)"))?;
-    Ok(context.set_string("mode", &format!("{:o}", stat.st_mode & 0o7777))?)
-}
-
-fn remount(root: &Root, one: &MountPlan) -> Result<()> {
-    let target = root.resolve(&one.destination)?;
-    let mounted = mount::open_tree(&target, Path::new(""), OpenTree::AT_EMPTY_PATH)?;
-    set_attributes(&mounted, one)?;
-    for (propagation, recursive) in &one.options.propagation {
-        mount::set_propagation_fd(&mounted, *propagation, *recursive)?;
     }
     Ok(())
 }

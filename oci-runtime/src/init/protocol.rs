@@ -7,7 +7,7 @@ use nix::sys::socket::{MsgFlags, recv, send};
 use crate::error::{Error, Result};
 
 /// The longest message; texts of errors are cut to fit, since a container's files can make them long.
-const MAX: usize = 32 * 1024;
+pub(super) const MAX: usize = 32 * 1024;
 
 /// From the parent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub enum FromChild {
     RunHooks,
     /// The child may not set its own resource limits: the parent has to.
     SetLimits,
+    /// The source of this mount (its place in `mounts`) can only be opened by the parent.
+    OpenSource(usize),
     /// Everything is done but the program itself.
     Ready,
     /// A step failed; the child ends.
@@ -51,10 +53,11 @@ impl ToChild {
 }
 
 impl FromChild {
-    fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         match self {
             Self::RunHooks => b"r".to_vec(),
             Self::SetLimits => b"l".to_vec(),
+            Self::OpenSource(index) => format!("o{index}").into_bytes(),
             Self::Ready => b"k".to_vec(),
             Self::Pid(pid) => format!("p{pid}").into_bytes(),
             Self::Failed(error) => {
@@ -70,10 +73,14 @@ impl FromChild {
         }
     }
 
-    fn decode(data: &[u8]) -> Option<Self> {
+    pub(super) fn decode(data: &[u8]) -> Option<Self> {
         match data.split_first()? {
             (b'r', []) => Some(Self::RunHooks),
             (b'l', []) => Some(Self::SetLimits),
+            (b'o', index) => {
+                let index = std::str::from_utf8(index).ok()?;
+                index.parse().ok().map(Self::OpenSource)
+            }
             (b'k', []) => Some(Self::Ready),
             (b'p', pid) => std::str::from_utf8(pid).ok()?.parse().ok().map(Self::Pid),
             (b'f', text) => {
@@ -184,6 +191,7 @@ mod tests {
         for message in [
             FromChild::RunHooks,
             FromChild::SetLimits,
+            FromChild::OpenSource(7),
             FromChild::Ready,
             FromChild::Pid(42),
             FromChild::Failed(failed),

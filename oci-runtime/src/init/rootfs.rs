@@ -57,24 +57,35 @@ pub(super) fn mask(root: &Root, plan: &Plan) -> Result<()> {
         return Ok(());
     }
     let null = host_null()?;
+    let mut empty = None;
     for path in &plan.masked {
         let within = || format!("linux.maskedPaths {path:?}");
         let Some(target) = existing(root, path).within(within)? else {
             continue;
         };
         if is_directory(target.as_fd()).within(within)? {
-            let context = FsContext::open("tmpfs").within(within)?;
-            context.set_string("source", "tmpfs").within(within)?;
-            context.set_string("nr_blocks", "1").within(within)?;
-            context.set_string("nr_inodes", "1").within(within)?;
-            let empty = context.mount(MountAttr::MOUNT_ATTR_RDONLY).within(within)?;
-            mount::attach_at(&empty, &target).within(within)?;
+            // One empty directory serves all: each mount is a copy of it.
+            let mount = match &empty {
+                Some(first) => mount::clone_tree(first, false).within(within)?,
+                None => empty_directory().within(within)?,
+            };
+            mount::attach_at(&mount, &target).within(within)?;
+            empty.get_or_insert(mount);
         } else {
             let copy = mount::clone_tree(&null, false).within(within)?;
             mount::attach_at(&copy, &target).within(within)?;
         }
     }
     Ok(())
+}
+
+/// A read-only directory without anything in it.
+pub(super) fn empty_directory() -> sys::Result<OwnedFd> {
+    let context = FsContext::open("tmpfs")?;
+    context.set_string("source", "tmpfs")?;
+    context.set_string("nr_blocks", "1")?;
+    context.set_string("nr_inodes", "1")?;
+    context.mount(MountAttr::MOUNT_ATTR_RDONLY)
 }
 
 /// The host's `/dev/null`, verified: a mask must never be a file of the container's choice (CVE-2025-31133).

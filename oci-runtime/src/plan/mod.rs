@@ -4,6 +4,7 @@
 //! configuration leaves nothing behind. Every bad field is reported, each by its name.
 pub mod cgroup;
 pub mod devices;
+pub mod idmap;
 pub mod mounts;
 pub mod namespaces;
 pub mod options;
@@ -23,6 +24,7 @@ use crate::spec::{Hook, Hooks, Spec};
 
 pub use cgroup::{CgroupPlan, Manager};
 pub use devices::DevicePlan;
+pub use idmap::IdMapPlan;
 pub use mounts::{MountPlan, MountSource};
 pub use namespaces::NamespacePlan;
 pub use options::MountOptions;
@@ -110,7 +112,7 @@ impl Plan {
             &format!("unknown propagation {propagation:?}"),
         );
 
-        let mounts = plan_mounts(spec, bundle, &mut problems);
+        let mounts = plan_mounts(spec, bundle, &namespaces, &mut problems, &mut warnings);
         let fill_dev = !mounts.iter().any(|mount| {
             mount.destination == Path::new("/dev")
                 && matches!(mount.source, MountSource::Bind { .. })
@@ -222,8 +224,14 @@ fn rootfs(spec: &Spec, bundle: &Path, problems: &mut Problems) -> (PathBuf, bool
     (path, root.readonly)
 }
 
-fn plan_mounts(spec: &Spec, bundle: &Path, problems: &mut Problems) -> Vec<MountPlan> {
-    let one = |(index, mount)| MountPlan::new(index, mount, bundle, problems);
+fn plan_mounts(
+    spec: &Spec,
+    bundle: &Path,
+    users: &NamespacePlan,
+    problems: &mut Problems,
+    warnings: &mut Vec<String>,
+) -> Vec<MountPlan> {
+    let one = |(index, mount)| MountPlan::new(index, mount, bundle, users, problems, warnings);
     spec.mounts.iter().enumerate().filter_map(one).collect()
 }
 

@@ -3,8 +3,9 @@ use std::path::{Component, Path, PathBuf};
 
 use sys::mount::MountAttr;
 
+use super::idmap::{self, IdMapPlan};
 use super::options::MountOptions;
-use super::{Problems, namespaces};
+use super::{NamespacePlan, Problems};
 use crate::spec;
 
 /// One mount, every decision made.
@@ -18,8 +19,8 @@ pub struct MountPlan {
     pub source: MountSource,
     /// Attributes, propagation and the like.
     pub options: MountOptions,
-    /// Owner maps of an id-mapped mount, users and groups.
-    pub idmap: Option<(Vec<spec::IdMapping>, Vec<spec::IdMapping>)>,
+    /// Owner maps of an id-mapped mount.
+    pub idmap: Option<IdMapPlan>,
 }
 
 /// What is mounted.
@@ -51,10 +52,18 @@ impl MountPlan {
         index: usize,
         mount: &spec::Mount,
         bundle: &Path,
+        users: &NamespacePlan,
         problems: &mut Problems,
+        warnings: &mut Vec<String>,
     ) -> Option<Self> {
         let field = format!("mounts[{index}]");
         let destination = destination(&mount.destination, &field, problems)?;
+        if !mount.destination.starts_with('/') {
+            warnings.push(format!(
+                "{field}.destination: {:?} is not absolute: taken from the root of the container",
+                mount.destination
+            ));
+        }
         let options = match MountOptions::parse(&mount.options) {
             Ok(options) => options,
             Err(reason) => {
@@ -73,7 +82,9 @@ impl MountPlan {
             problems.require(
                 data.is_empty(),
                 &format!("{field}.options"),
-                &format!("{data:?} on a bind mount"),
+                &format!(
+                    "{data:?}: bind mounts cannot have any filesystem-specific options applied"
+                ),
             );
         }
         if options.tmpcopyup
@@ -81,7 +92,13 @@ impl MountPlan {
         {
             problems.push(format!("{field}.options"), "tmpcopyup is only for tmpfs");
         }
-        let idmap = idmap(mount, &options, &source, &field, problems);
+        check_links(&options, &source, &field, problems);
+        let idmap = idmap::plan(mount, options.idmap.as_ref(), users, &field, problems);
+        problems.require(
+            idmap.is_none() || matches!(source, MountSource::Bind { .. }),
+            &format!("{field}.uidMappings"),
+            "id-mapped mounts are only supported for bind mounts",
+        );
         Some(Self {
             index,
             destination,
@@ -106,15 +123,23 @@ fn destination(text: &str, field: &str, problems: &mut Problems) -> Option<PathB
         problems.push(field, "mount destination is empty or holds a NUL byte");
         return None;
     }
-    let clean = clean_absolute(Path::new(text));
-    if clean == Path::new("/") {
-        problems.push(
-            field,
-            "mounting over the root of the container is not supported",
-        );
-        return None;
-    }
-    Some(clean)
+    Some(clean_absolute(Path::new(text)))
+}
+
+/// The options that say what becomes of a symbolic link.
+fn check_links(options: &MountOptions, source: &MountSource, field: &str, problems: &mut Problems) {
+    let field = format!("{field}.options");
+    let any = options.copy_symlink || options.src_nofollow || options.dest_nofollow;
+    problems.require(
+        !any || matches!(source, MountSource::Bind { .. }),
+        &field,
+        "copy-symlink, src-nofollow and dest-nofollow are only for bind mounts",
+    );
+    problems.require(
+        !(options.copy_symlink && (options.src_nofollow || options.dest_nofollow)),
+        &field,
+        "copy-symlink is mutually exclusive with src-nofollow and dest-nofollow",
+    );
 }
 
 /// A path taken from the root (a relative one too, as runc does), `.` and `..` resolved by their letters.
@@ -143,11 +168,12 @@ fn source(
     let bind = options
         .bind
         .or_else(|| (mount.fs_type == "bind").then_some(false));
-    if options.remount && bind.is_none() {
+    // As mount(8) has it, "remount" is about what is there already, also together with "bind".
+    if options.remount {
         problems.require(
-            options.data.is_empty(),
+            bind.is_none() || options.data.is_empty(),
             &format!("{field}.options"),
-            "remount with filesystem options is not supported",
+            "remount,bind changes the mount, not the filesystem: it takes no filesystem options",
         );
         return Some(MountSource::Remount);
     }
@@ -210,37 +236,4 @@ fn check_proc(destination: &Path, source: &MountSource, field: &str, problems: &
         allowed_over_proc(below)
     };
     problems.require(allowed, &format!("{field}.destination"), &reason);
-}
-
-fn idmap(
-    mount: &spec::Mount,
-    options: &MountOptions,
-    source: &MountSource,
-    field: &str,
-    problems: &mut Problems,
-) -> Option<(Vec<spec::IdMapping>, Vec<spec::IdMapping>)> {
-    let maps = (mount.uid_mappings.clone(), mount.gid_mappings.clone());
-    if maps.0.is_empty() && maps.1.is_empty() {
-        problems.require(
-            options.idmap.is_none(),
-            &format!("{field}.options"),
-            "idmap needs uidMappings and gidMappings of the mount",
-        );
-        return None;
-    }
-    let both = !maps.0.is_empty() && !maps.1.is_empty();
-    problems.require(
-        both,
-        &format!("{field}.uidMappings"),
-        "both uidMappings and gidMappings must be given",
-    );
-    let bind = matches!(source, MountSource::Bind { .. });
-    problems.require(
-        bind,
-        &format!("{field}.uidMappings"),
-        "id-mapped mounts are only supported for bind mounts",
-    );
-    namespaces::check_id_map(&format!("{field}.uidMappings"), &maps.0, problems);
-    namespaces::check_id_map(&format!("{field}.gidMappings"), &maps.1, problems);
-    Some(maps)
 }

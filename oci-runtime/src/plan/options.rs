@@ -2,6 +2,8 @@
 //! <https://github.com/opencontainers/runtime-spec/blob/main/config.md#linux-mount-options>
 use sys::mount::{MountAttr, Propagation};
 
+use super::idmap::IdMapOption;
+
 /// Options of one mount, sorted by what they act upon. The last word on an attribute wins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountOptions {
@@ -25,8 +27,14 @@ pub struct MountOptions {
     pub remount: bool,
     /// Copy what the mount hides into it first.
     pub tmpcopyup: bool,
-    /// Map the owners; `Some(true)` also for everything below.
-    pub idmap: Option<bool>,
+    /// Map the owners.
+    pub idmap: Option<IdMapOption>,
+    /// Make a link like the source, where that is a symbolic link, instead of mounting what it leads to.
+    pub copy_symlink: bool,
+    /// Mount the source itself, also where it is a symbolic link.
+    pub src_nofollow: bool,
+    /// Mount onto the destination itself, also where it is a symbolic link.
+    pub dest_nofollow: bool,
 }
 
 impl Default for MountOptions {
@@ -43,6 +51,9 @@ impl Default for MountOptions {
             remount: false,
             tmpcopyup: false,
             idmap: None,
+            copy_symlink: false,
+            src_nofollow: false,
+            dest_nofollow: false,
         }
     }
 }
@@ -109,16 +120,16 @@ impl MountOptions {
             "rbind" => self.bind = Some(true),
             "remount" => self.remount = true,
             "tmpcopyup" => self.tmpcopyup = true,
-            "idmap" => self.idmap = Some(false),
-            "ridmap" => self.idmap = Some(true),
+            "copy-symlink" => self.copy_symlink = true,
+            "src-nofollow" => self.src_nofollow = true,
+            "dest-nofollow" => self.dest_nofollow = true,
             "" => return Err("an empty option".to_owned()),
             _ if option.contains('\0') => return Err("an option holds a NUL byte".to_owned()),
-            _ if option.starts_with("idmap=") || option.starts_with("ridmap=") => {
-                return Err(format!(
-                    "option {option:?} is not supported; use uidMappings and gidMappings"
-                ));
-            }
             _ => {
+                if let Some(idmap) = IdMapOption::parse(option) {
+                    self.idmap = Some(idmap);
+                    return Ok(());
+                }
                 let known = self.add_attribute(option)
                     || self.add_propagation(option)
                     || self.add_superblock(option);
@@ -178,6 +189,11 @@ impl MountOptions {
     }
 
     fn add_superblock(&mut self, option: &str) -> bool {
+        // crun knows some with "r" before them: a superblock is the same for whatever lies below.
+        let option = match option {
+            "rsync" | "rasync" | "rdirsync" | "rmand" | "rnomand" => &option[1..],
+            other => other,
+        };
         for (set, clear) in SUPERBLOCK {
             if option == set {
                 self.superblock.push(set);
@@ -300,7 +316,7 @@ mod tests {
         let spec = "async atime bind defaults dev diratime dirsync exec iversion lazytime loud mand noatime nodev \
             nodiratime noexec noiversion nolazytime nomand norelatime nostrictatime nosuid nosymfollow private ratime \
             rbind rdev rdiratime relatime remount rexec rnoatime rnodiratime rnoexec rnorelatime rnostrictatime rnosuid \
-            rnosymfollow ro rprivate rrelatime rro rrw rshared rslave rstrictatime rsuid rsymfollow runbindable rw \
+            rnosymfollow ro rsync rasync rdirsync rmand rnomand idmap=uids=0-0-1 copy-symlink src-nofollow dest-nofollow rprivate rrelatime rro rrw rshared rslave rstrictatime rsuid rsymfollow runbindable rw \
             shared silent slave strictatime suid symfollow sync tmpcopyup unbindable acl noacl idmap ridmap rnodev";
         for name in spec.split_whitespace() {
             assert_eq!(parse(&[name]).data, Vec::<String>::new(), "{name}");

@@ -117,8 +117,33 @@ fn every_bad_added_field_is_named_with_its_reason() {
         ),
         (
             ("", "mounts"),
-            serde_json::json!([{"destination": "/", "type": "tmpfs"}]),
-            "mounts[0].destination: mounting over the root",
+            serde_json::json!([{"destination": "/a", "type": "tmpfs", "options": ["src-nofollow"]}]),
+            "mounts[0].options: copy-symlink, src-nofollow and dest-nofollow are only for bind mounts",
+        ),
+        (
+            ("", "mounts"),
+            serde_json::json!([{"destination": "/a", "source": "/b", "options": ["bind", "copy-symlink", "dest-nofollow"]}]),
+            "mounts[0].options: copy-symlink is mutually exclusive with",
+        ),
+        (
+            ("", "mounts"),
+            serde_json::json!([{"destination": "/a", "source": "/b", "options": ["bind", "idmap"]}]),
+            "mounts[0].options: idmap needs uidMappings and gidMappings of the mount",
+        ),
+        (
+            ("", "mounts"),
+            serde_json::json!([{"destination": "/a", "source": "/b", "options": ["bind", "idmap=uids=0-1"]}]),
+            "mounts[0].options: idmap: \"0-1\" is not FIRST-HOST-SIZE",
+        ),
+        (
+            ("", "mounts"),
+            serde_json::json!([{"destination": "/a", "type": "tmpfs", "options": ["idmap=uids=0-1-1;gids=0-1-1"]}]),
+            "id-mapped mounts are only supported for bind mounts",
+        ),
+        (
+            ("", "mounts"),
+            serde_json::json!([{"destination": "/a", "options": ["remount", "bind", "size=1"]}]),
+            "takes no filesystem options",
         ),
         (
             ("", "mounts"),
@@ -143,7 +168,7 @@ fn every_bad_added_field_is_named_with_its_reason() {
         (
             ("", "mounts"),
             serde_json::json!([{"destination": "/a", "type": "bind", "source": "/b", "options": ["size=1"]}]),
-            "mounts[0].options: \"size=1\" on a bind mount",
+            "mounts[0].options: \"size=1\": bind mounts cannot have any filesystem-specific options applied",
         ),
         (
             ("", "mounts"),

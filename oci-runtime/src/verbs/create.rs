@@ -15,7 +15,7 @@ use crate::id::ContainerId;
 use crate::init::child::Init;
 use crate::init::protocol::{self, FromChild, ToChild};
 use crate::init::spawn::{self, Birth};
-use crate::init::{Inherited, Preserved, console};
+use crate::init::{Inherited, Preserved, console, sources};
 use crate::plan::Plan;
 use crate::spec::Spec;
 use crate::state::{self, State, Status};
@@ -232,7 +232,6 @@ fn steps<'a>(
 
     // 2. The environment: the cgroup with its limits, then the process in its namespaces.
     make_cgroup(plan, &cgroup, undo)?;
-    let idmaps = id_maps(plan)?;
     let (socket, child_socket) = sys::fd::seqpacket_pair()?;
     let v2 = cgroup.dir_fd_v2()?;
     let init = Init {
@@ -250,7 +249,6 @@ fn steps<'a>(
         state: state.clone(),
         hierarchies: &hierarchies,
         cgroup: &cgroup,
-        idmaps: &idmaps,
         gate: open_gate(&global.store.fifo(id))?,
         no_pivot: options.no_pivot,
     };
@@ -339,19 +337,6 @@ fn make_cgroup<'a>(plan: &Plan, cgroup: &Cgroup, undo: &mut Undo<'a>) -> Result<
         .within(|| "linux.resources".to_owned())
 }
 
-fn id_maps(plan: &Plan) -> Result<Vec<(usize, OwnedFd)>> {
-    let mapped = plan
-        .mounts
-        .iter()
-        .filter_map(|mount| Some((mount.index, mount.idmap.as_ref()?)));
-    let make = |(index, (uids, gids)): (usize, &(Vec<_>, Vec<_>))| {
-        let fd =
-            spawn::user_namespace(uids, gids).within(|| format!("mounts[{index}].uidMappings"))?;
-        Ok((index, fd))
-    };
-    mapped.map(make).collect()
-}
-
 fn open_gate(path: &Path) -> Result<OwnedFd> {
     let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW;
     Ok(sys::path::openat2(
@@ -401,6 +386,7 @@ fn wait_until_ready(
                 spawn::set_rlimits(child.pid, &plan.process)?;
                 protocol::tell_child(socket, &ToChild::Continue)?;
             }
+            Some(FromChild::OpenSource(index)) => sources::answer(socket, child, plan, index)?,
             Some(FromChild::Ready) => return Ok(()),
             Some(FromChild::Failed(error)) => return Err(error),
             Some(FromChild::Pid(_)) => {

@@ -11,6 +11,7 @@ mod harness;
 mod hooks;
 mod lifecycle;
 mod limits;
+mod mount_options;
 mod mounts;
 mod process;
 mod security;

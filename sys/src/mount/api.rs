@@ -285,7 +285,10 @@ const FSCONFIG_SET_FLAG: u32 = 0;
 const FSCONFIG_SET_STRING: u32 = 1;
 const FSCONFIG_SET_FD: u32 = 5;
 const FSCONFIG_CMD_CREATE: u32 = 6;
+const FSCONFIG_CMD_RECONFIGURE: u32 = 7;
 const FSOPEN_CLOEXEC: u32 = 1;
+const FSPICK_CLOEXEC: u32 = 1;
+const FSPICK_EMPTY_PATH: u32 = 8;
 const FSMOUNT_CLOEXEC: u32 = 1;
 
 impl FsContext {
@@ -302,6 +305,40 @@ impl FsContext {
             fd: own(ret, text)?,
             fs_type: fs_type.to_owned(),
         })
+    }
+
+    /// Picks the filesystem that `mount` shows, to be configured anew: `fspick(2)` (Linux 5.2).
+    ///
+    /// # Errors
+    /// `EPERM` without `CAP_SYS_ADMIN` in its user namespace.
+    pub fn pick(mount: impl AsFd) -> Result<Self> {
+        let mount = mount.as_fd();
+        let flags = FSPICK_CLOEXEC | FSPICK_EMPTY_PATH;
+        // SAFETY: the empty string is a constant; the kernel keeps nothing.
+        let ret =
+            unsafe { libc::syscall(libc::SYS_fspick, mount.as_raw_fd(), c"".as_ptr(), flags) };
+        let text = || {
+            let name = FdName::of(mount);
+            format!("fspick({name}, \"\", FSPICK_CLOEXEC|FSPICK_EMPTY_PATH)")
+        };
+        Ok(Self {
+            fd: own(ret, text)?,
+            fs_type: "reconfigured".to_owned(),
+        })
+    }
+
+    /// Gives a picked filesystem its new parameters.
+    ///
+    /// # Errors
+    /// What the filesystem refuses to change, with its own words.
+    pub fn reconfigure(self) -> Result<()> {
+        self.config(
+            FSCONFIG_CMD_RECONFIGURE,
+            "FSCONFIG_CMD_RECONFIGURE",
+            None,
+            None,
+            0,
+        )
     }
 
     /// Sets a parameter without value, such as `ro`.
