@@ -65,7 +65,11 @@ const CONSOLE: Flag = Flag::value(
     "SOCKET",
     "a unix socket that gets the master of the terminal",
 );
-const PIDFD: Flag = Flag::value("pidfd-socket", "SOCKET", "not supported yet");
+const PIDFD: Flag = Flag::value(
+    "pidfd-socket",
+    "SOCKET",
+    "a unix socket that gets a descriptor of the process",
+);
 const PID_FILE: Flag = Flag::value("pid-file", "FILE", "write the id of the process to FILE");
 const PRESERVE: Flag = Flag::value(
     "preserve-fds",
@@ -171,8 +175,8 @@ pub const COMMANDS: &[Command] = &[
             Flag::value("process", "FILE", "a file with the \"process\" object of a config.json").short('p'),
             Flag::switch("detach", "return once the program runs").short('d'),
             PID_FILE,
-            Flag::value("process-label", "LABEL", "not supported yet (SELinux)"),
-            Flag::value("apparmor", "PROFILE", "not supported yet"),
+            Flag::value("process-label", "LABEL", "its SELinux label"),
+            Flag::value("apparmor", "PROFILE", "its AppArmor profile"),
             Flag::switch("no-new-privs", "its programs may not gain rights"),
             Flag::value("cap", "CAP", "one more capability; may be repeated").short('c'),
             PRESERVE,

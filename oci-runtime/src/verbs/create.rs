@@ -20,6 +20,7 @@ use crate::plan::Plan;
 use crate::spec::Spec;
 use crate::state::{self, State, Status};
 use crate::undo::Undo;
+use crate::verbs::pidfd::{self, Receivers};
 
 /// How a container is made, as the flags say.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub struct Options {
     pub bundle: PathBuf,
     /// Where the terminal goes.
     pub console_socket: Option<PathBuf>,
+    /// Where a descriptor of the process goes.
+    pub pidfd_socket: Option<PathBuf>,
     /// Where the id of the process goes.
     pub pid_file: Option<PathBuf>,
     /// `--no-pivot`
@@ -44,9 +47,6 @@ impl Options {
     /// # Errors
     /// A value that makes no sense.
     pub fn new(parsed: &Parsed) -> Result<Self> {
-        if parsed.get("pidfd-socket").is_some() {
-            return Err(Error::new("--pidfd-socket: not supported yet"));
-        }
         let bundle = parsed.get("bundle").unwrap_or(".");
         let bundle = std::fs::canonicalize(bundle)
             .map_err(|error| sys::Error::from_io(&error, format!("realpath({bundle:?})")))
@@ -54,6 +54,7 @@ impl Options {
         Ok(Self {
             bundle,
             console_socket: parsed.get("console-socket").map(PathBuf::from),
+            pidfd_socket: parsed.get("pidfd-socket").map(PathBuf::from),
             pid_file: parsed.get("pid-file").map(absolute).transpose()?,
             no_pivot: parsed.is_on("no-pivot"),
             no_new_keyring: parsed.is_on("no-new-keyring"),
@@ -217,6 +218,8 @@ fn steps<'a>(
     undo: &mut Undo<'a>,
 ) -> Result<Created> {
     // What can be refused without making anything comes first.
+    let annotation = plan.annotations.get(pidfd::ANNOTATION).map(String::as_str);
+    let pidfd_receivers = Receivers::connect(options.pidfd_socket.as_deref(), annotation)?;
     let joined = spawn::open_namespaces(&plan.namespaces)?;
     let hierarchies = Hierarchies::detect()?;
     let cgroup = Cgroup::new(&hierarchies, &plan.cgroup.path);
@@ -282,6 +285,7 @@ fn steps<'a>(
     wait_until_ready(&socket, &child, plan, &state, &cgroup)?;
     told?;
 
+    pidfd_receivers.send(&child.pidfd, "standard")?;
     state.created = crate::time::now();
     global.store.save(id, &state)?;
     if let Some(path) = &options.pid_file {

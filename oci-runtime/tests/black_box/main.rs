@@ -7,6 +7,7 @@
 mod config;
 mod exec;
 mod exec_attack;
+mod exec_flags;
 mod harness;
 mod hooks;
 mod lifecycle;

@@ -3,6 +3,7 @@ use std::path::Path;
 
 use super::create::{self, absolute};
 use super::foreground::{self, Relay};
+use super::pidfd::Receivers;
 use crate::cli::Global;
 use crate::cli::flags::Parsed;
 use crate::error::{Error, Result};
@@ -21,11 +22,6 @@ mod start;
 /// # Errors
 /// The container does not run, or the program cannot be started.
 pub fn run(global: &Global, id: &ContainerId, parsed: &Parsed) -> Result<u8> {
-    for flag in ["pidfd-socket", "process-label", "apparmor"] {
-        if parsed.get(flag).is_some_and(|value| !value.is_empty()) {
-            return Err(Error::new(format!("--{flag}: not supported yet")));
-        }
-    }
     let state = global.store.load(id)?;
     match global.store.status(id, &state)? {
         Status::Stopped | Status::Creating => {
@@ -48,6 +44,7 @@ pub fn run(global: &Global, id: &ContainerId, parsed: &Parsed) -> Result<u8> {
         state: &state,
         plan: &plan,
         cgroup: cgroup::parse(parsed)?,
+        pidfd_receivers: Receivers::connect(parsed.get("pidfd-socket").map(Path::new), None)?,
         pid_file: parsed.get("pid-file").map(absolute).transpose()?,
         preserved: create::preserved(parsed)?,
     };

@@ -56,6 +56,15 @@ fn from_config(state: &State, parsed: &Parsed) -> Result<Process> {
     if let Some(cwd) = parsed.get("cwd").filter(|cwd| !cwd.is_empty()) {
         process.cwd = cwd.to_owned();
     }
+    let labels = [
+        ("apparmor", &mut process.apparmor_profile),
+        ("process-label", &mut process.selinux_label),
+    ];
+    for (flag, label) in labels {
+        if let Some(given) = parsed.get(flag).filter(|given| !given.is_empty()) {
+            given.clone_into(label);
+        }
+    }
     process.env.extend(parsed.all("env").map(str::to_owned));
     if parsed.get("no-new-privs").is_some() {
         process.no_new_privileges = parsed.is_on("no-new-privs");

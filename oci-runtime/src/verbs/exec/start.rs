@@ -19,6 +19,7 @@ use crate::init::{Inherited, Preserved, spawn};
 use crate::plan::ProcessPlan;
 use crate::state::{self, State};
 use crate::verbs::create;
+use crate::verbs::pidfd::Receivers;
 
 /// What a start needs.
 pub(super) struct Request<'a> {
@@ -28,6 +29,8 @@ pub(super) struct Request<'a> {
     pub(super) plan: &'a ProcessPlan,
     /// Where in the container's cgroup; empty for itself.
     pub(super) cgroup: Vec<(String, PathBuf)>,
+    /// Where a descriptor of the process goes.
+    pub(super) pidfd_receivers: Receivers,
     /// Where the id of the process goes.
     pub(super) pid_file: Option<PathBuf>,
     /// Descriptors of the caller that the program gets.
@@ -166,6 +169,7 @@ impl Birth {
 
     /// Everything that must be done before the program can end, then the program.
     fn let_go(&self, process: &Child, request: &Request<'_>) -> Result<()> {
+        request.pidfd_receivers.send(&process.pidfd, "setns")?;
         if let Some(path) = &request.pid_file {
             state::write_atomically(path, process.pid.to_string().as_bytes())
                 .within(|| "--pid-file".to_owned())?;
