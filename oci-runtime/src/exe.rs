@@ -3,7 +3,10 @@
 //! Until its `execve`, a container's process runs this program, so `/proc/self/exe` as the container's program, as the
 //! interpreter of a script or as an ELF loader would hand it our file, writable for root. Commands that make such a
 //! process therefore run from a read-only, detached copy of the mount that the file lies on: no copy of the file, no
-//! place in any mount namespace, and nobody can make it writable again.
+//! place in any mount namespace, and nobody can make it writable again. That costs a second start of this program.
+//!
+//! A new container's first process can do without: in a new pid namespace nobody can look at it before it waits for
+//! `start`, and by then it is the doorkeeper ([`Doorkeeper`]), a page of instructions with nothing of this program.
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
@@ -14,20 +17,45 @@ use nix::fcntl::{AT_FDCWD, OFlag, ResolveFlag};
 use nix::sys::stat::Mode;
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 use sys::mount::{self, MountAttr, MountAttrs, OpenTree};
+use sys::namespace::NamespaceKind;
+use sys::process::Doorkeeper;
 
 use crate::error::{Error, Result, Within};
+use crate::plan::Plan;
 
 const OWN: &str = "/proc/self/exe";
+const WITHIN: &str = "protecting the runtime's own file";
 
 /// Says in the environment of the second run that it is the second.
 const MARKER: &str = "DAVIT_OCI_PROTECTED";
+
+/// The file of the doorkeeper that this container's first process can become. `None` where this program runs from a
+/// file that cannot be written, so that none is needed; where none will do, starts this program again from such a file.
+///
+/// # Errors
+/// As [`protect`].
+pub fn doorkeeper(plan: &Plan) -> Result<Option<OwnedFd>> {
+    // Hooks in the container are this program's to start; and somebody may look into a pid namespace that is not new.
+    let will_do =
+        plan.hooks.start_container.is_empty() && plan.namespaces.is_new(NamespaceKind::Pid);
+    let protected = open_own()
+        .and_then(|own| is_readonly(&own))
+        .within(|| WITHIN.to_owned())?;
+    if !protected
+        && will_do
+        && let Ok(file) = Doorkeeper::file()
+    {
+        return Ok(Some(file));
+    }
+    protect().map(|()| None)
+}
 
 /// Starts this program again from a file that cannot be written, unless that is what it runs from.
 ///
 /// # Errors
 /// No such file can be made.
 pub fn protect() -> Result<()> {
-    let within = || "protecting the runtime's own file".to_owned();
+    let within = || WITHIN.to_owned();
     let own = open_own().within(within)?;
     if is_readonly(&own).within(within)? {
         return Ok(());

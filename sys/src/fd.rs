@@ -303,22 +303,45 @@ pub fn wait_readable(fds: &[BorrowedFd<'_>], timeout_ms: i32) -> Result<Vec<bool
     }
 }
 
+/// A file in memory that may be executed, still empty.
+///
+/// # Errors
+/// `EACCES` where `vm.memfd_noexec` forbids it.
+pub fn memfd(name: &std::ffi::CStr) -> Result<OwnedFd> {
+    use nix::sys::memfd::{MFdFlags, memfd_create};
+    /// Linux 6.3: says that the file is to be executed, which `vm.memfd_noexec` may otherwise forbid.
+    const MFD_EXEC: MFdFlags = MFdFlags::from_bits_retain(0x10);
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let fd = match memfd_create(name, flags | MFD_EXEC) {
+        Err(nix::errno::Errno::EINVAL) => memfd_create(name, flags),
+        other => other,
+    };
+    fd.call(|| format!("memfd_create({name:?}, {flags:?})"))
+}
+
+/// Writes the content of a [`memfd`] and seals it: nobody can change it any more, through whatever descriptor.
+///
+/// # Errors
+/// `EPERM` for one that is sealed already.
+pub fn fill_and_seal(fd: &OwnedFd, content: &[u8]) -> Result<()> {
+    use nix::fcntl::SealFlag;
+    write_all(fd, content)?;
+    let seals = SealFlag::F_SEAL_SEAL
+        | SealFlag::F_SEAL_SHRINK
+        | SealFlag::F_SEAL_GROW
+        | SealFlag::F_SEAL_WRITE;
+    fcntl(fd, FcntlArg::F_ADD_SEALS(seals))
+        .call(|| format!("fcntl({}, F_ADD_SEALS, {seals:?})", FdName::of(fd)))
+        .map(drop)
+}
+
 /// A sealed, read-only memory file with `content`: nothing can change it any more.
 ///
 /// # Errors
 /// Out of memory, or `vm.memfd_noexec` forbids it.
 pub fn sealed_memfd(name: &std::ffi::CStr, content: &[u8]) -> Result<OwnedFd> {
-    use nix::fcntl::SealFlag;
-    use nix::sys::memfd::{MFdFlags, memfd_create};
-    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    let fd = memfd_create(name, flags).call(|| format!("memfd_create({name:?}, {flags:?})"))?;
-    write_all(&fd, content)?;
-    let seals = SealFlag::F_SEAL_SEAL
-        | SealFlag::F_SEAL_SHRINK
-        | SealFlag::F_SEAL_GROW
-        | SealFlag::F_SEAL_WRITE;
-    fcntl(&fd, FcntlArg::F_ADD_SEALS(seals))
-        .call(|| format!("fcntl({}, F_ADD_SEALS, {seals:?})", FdName::of(&fd)))?;
+    let fd = memfd(name)?;
+    fill_and_seal(&fd, content)?;
     Ok(fd)
 }
 

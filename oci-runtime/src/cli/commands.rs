@@ -10,7 +10,7 @@ pub struct Command {
     pub operands: &'static str,
     /// How many operands it takes at least and at most.
     pub count: (usize, usize),
-    /// Whether it makes processes in containers.
+    /// Whether it makes processes in containers that run already. (`create` and `run` see to it by their plan.)
     pub makes_processes: bool,
     /// What it does, in one line.
     pub about: &'static str,
@@ -89,7 +89,7 @@ pub const COMMANDS: &[Command] = &[
         name: "create",
         operands: "ID",
         count: (1, 1),
-        makes_processes: true,
+        makes_processes: false,
         about: "create a container and leave it waiting for \"start\"",
         details: "The container is made from DIR/config.json; everything but its program is done when this returns.\n\
                   If it fails, nothing is left behind.",
@@ -108,7 +108,7 @@ pub const COMMANDS: &[Command] = &[
         name: "run",
         operands: "ID",
         count: (1, 1),
-        makes_processes: true,
+        makes_processes: false,
         about: "create a container, run it and wait for its end",
         details: "Ends with the exit code of the container's program, or 128 and the number of the signal that ended it.\n\
                   Signals are passed on to the program.",

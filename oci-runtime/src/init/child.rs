@@ -33,6 +33,8 @@ pub struct Init<'a> {
     pub gate: OwnedFd,
     /// `--no-pivot`
     pub no_pivot: bool,
+    /// What to wait for `start` as, if not as this program.
+    pub doorkeeper: Option<&'a OwnedFd>,
 }
 
 /// Becomes the container's program, or tells the parent why not and ends.
@@ -68,6 +70,7 @@ fn steps(init: Init<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
         cgroup,
         gate,
         no_pivot,
+        doorkeeper,
     } = init;
     let Inherited {
         process,
@@ -198,13 +201,22 @@ fn steps(init: Init<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
     }
     // 19. As that user: may it be where it is, and is its program there? The host is out of reach by now.
     drop((root, mounted, proc, joiner, join));
-    program::let_go(preserved, &[socket.as_raw_fd(), gate.as_raw_fd(), reporter])?;
+    let keeper = doorkeeper.map_or(reporter, AsRawFd::as_raw_fd);
+    program::let_go(
+        preserved,
+        &[socket.as_raw_fd(), gate.as_raw_fd(), reporter, keeper],
+    )?;
     identity::confirm_cwd(process)?;
     let program = program::find(process)?;
     let pid = nix::unistd::getpid().as_raw();
     let env = program::environment(process, || home, preserved, pid);
     // 20. `create` returns; this process waits for `start`.
     protocol::tell_parent(&socket, &FromChild::Ready)?;
+    if let Some(file) = doorkeeper {
+        return Err(program::leave_to_doorkeeper(
+            file, &gate, &program, process, &env, preserved,
+        ));
+    }
     drop(socket);
     wait_at_gate(gate)?;
     // 21. Inside the container, as the container's user, right before its program.

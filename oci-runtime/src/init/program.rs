@@ -1,12 +1,13 @@
 //! Finding and starting the program.
 use std::ffi::{CString, OsStr};
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sys::stat::SFlag;
 use nix::unistd::AccessFlags;
+use sys::process::Doorkeeper;
 
 use super::Preserved;
 use crate::error::{Error, Result};
@@ -91,28 +92,52 @@ pub(super) fn start(
     env: &[CString],
     preserved: Preserved,
 ) -> Error {
-    let ready = || -> Result<()> {
-        // Everything that is not for the program closes with execve, whoever opened it.
-        sys::fd::close_on_exec_from(preserved.end())?;
-        (3..preserved.end()).try_for_each(sys::fd::keep_on_exec)?;
-        // The last thing: from here on a signal ends the process as it would end the program.
-        sys::process::reset_signals()?;
-        Ok(())
-    };
-    if let Err(error) = ready() {
+    if let Err(error) = make_ready(preserved) {
         return error;
     }
     let error = sys::process::execve(program, &process.args, env);
-    let name = process
-        .args
-        .first()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default();
     Error::new(format!(
-        "exec: {name:?}: {} ({})",
+        "exec: {:?}: {} ({})",
+        name_of(process),
         error.errno.desc().to_lowercase(),
         sys::error::errno_name(error.errno)
     ))
+}
+
+fn make_ready(preserved: Preserved) -> Result<()> {
+    // Everything that is not for the program closes with execve, whoever opened it.
+    sys::fd::close_on_exec_from(preserved.end())?;
+    (3..preserved.end()).try_for_each(sys::fd::keep_on_exec)?;
+    // The last thing: from here on a signal ends the process as it would end the program.
+    Ok(sys::process::reset_signals()?)
+}
+
+fn name_of(process: &ProcessPlan) -> String {
+    let name = process.args.first();
+    name.map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default()
+}
+
+/// Becomes the doorkeeper, who waits at the gate and then becomes the program. Returns only to say why not.
+pub(super) fn leave_to_doorkeeper(
+    file: &OwnedFd,
+    gate: &OwnedFd,
+    program: &CString,
+    process: &ProcessPlan,
+    env: &[CString],
+    preserved: Preserved,
+) -> Error {
+    let ready = make_ready(preserved).and_then(|()| Ok(sys::fd::keep_on_exec(gate.as_raw_fd())?));
+    if let Err(error) = ready {
+        return error;
+    }
+    let keeper = Doorkeeper {
+        gate: gate.as_raw_fd(),
+        filter: None,
+        prefix: &format!("davit-oci: exec: {:?}: ", name_of(process)),
+    };
+    Error::from(keeper.take_over(file, program, &process.args, env))
+        .hint("does a security module of this host forbid to execute files in memory?")
 }
 
 /// The environment of the program: the plan's, `HOME` where it has none, and what `LISTEN_FDS` needs.

@@ -10,6 +10,7 @@ use sys::process::Child;
 use crate::cli::Global;
 use crate::cli::flags::Parsed;
 use crate::error::{Error, Result, Within};
+use crate::exe;
 use crate::hooks;
 use crate::id::ContainerId;
 use crate::init::child::Init;
@@ -39,6 +40,8 @@ pub struct Options {
     pub no_new_keyring: bool,
     /// Descriptors of the caller that the program gets.
     pub preserved: Preserved,
+    /// What the first process waits for `start` as, if not as this program; decided with the plan.
+    pub doorkeeper: Option<OwnedFd>,
 }
 
 impl Options {
@@ -59,6 +62,7 @@ impl Options {
             no_pivot: parsed.is_on("no-pivot"),
             no_new_keyring: parsed.is_on("no-new-keyring"),
             preserved: preserved(parsed)?,
+            doorkeeper: None,
         })
     }
 }
@@ -115,8 +119,9 @@ pub struct Created {
 /// # Errors
 /// Why not; nothing is left behind.
 pub fn run(global: &Global, id: &ContainerId, parsed: &Parsed) -> Result<u8> {
-    let options = Options::new(parsed)?;
+    let mut options = Options::new(parsed)?;
     let plan = read_plan(global, id, &options)?;
+    options.doorkeeper = exe::doorkeeper(&plan)?;
     let console = connect_console(&plan, options.console_socket.as_deref())?;
     if plan.process.terminal && console.is_none() {
         return Err(Error::new(
@@ -254,6 +259,7 @@ fn steps<'a>(
         cgroup: &cgroup,
         gate: open_gate(&global.store.fifo(id))?,
         no_pivot: options.no_pivot,
+        doorkeeper: options.doorkeeper.as_ref(),
     };
     let joins_user = plan
         .namespaces
@@ -288,6 +294,9 @@ fn steps<'a>(
     pidfd_receivers.send(&child.pidfd, "standard")?;
     state.created = crate::time::now();
     global.store.save(id, &state)?;
+    if options.doorkeeper.is_some() {
+        wait_until_replaced(&socket, &child, &cgroup)?;
+    }
     if let Some(path) = &options.pid_file {
         state::write_atomically(path, child.pid.to_string().as_bytes())
             .within(|| "--pid-file".to_owned())?;
@@ -398,6 +407,18 @@ fn wait_until_ready(
             }
             None => return Err(died(child, cgroup)),
         }
+    }
+}
+
+/// Waits until the first process is the doorkeeper: its end of the socket closes with that `execve`.
+fn wait_until_replaced(socket: &OwnedFd, child: &Child, cgroup: &Cgroup) -> Result<()> {
+    match protocol::hear_child(socket)? {
+        Some(FromChild::Failed(error)) => Err(error),
+        Some(_) => Err(Error::new("unexpected message from the first process")),
+        None if sys::fd::wait_readable(&[child.pidfd.as_fd()], 0)? == [true] => {
+            Err(died(child, cgroup))
+        }
+        None => Ok(()),
     }
 }
 

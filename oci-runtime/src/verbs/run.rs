@@ -2,6 +2,7 @@
 use crate::cli::Global;
 use crate::cli::flags::Parsed;
 use crate::error::{Error, Result};
+use crate::exe;
 use crate::id::ContainerId;
 use crate::verbs::create::{self, Options};
 use crate::verbs::foreground::{self, Relay};
@@ -13,8 +14,9 @@ use crate::verbs::{delete, start};
 /// The container could not be made or started; nothing is left behind.
 pub fn run(global: &Global, id: &ContainerId, parsed: &Parsed) -> Result<u8> {
     let detach = parsed.is_on("detach");
-    let options = Options::new(parsed)?;
+    let mut options = Options::new(parsed)?;
     let plan = create::read_plan(global, id, &options)?;
+    options.doorkeeper = exe::doorkeeper(&plan)?;
     let console = create::connect_console(&plan, options.console_socket.as_deref())?;
     if !detach && console.is_some() {
         return Err(Error::new(

@@ -140,21 +140,74 @@ fn the_runtimes_own_file_cannot_be_written() {
         // The runtime ran as its own container, knows no command "/run-me", and was read-only all the time.
         assert!(!output.status.success(), "{output:?}");
         assert!(std::fs::read(runtime.program()).unwrap() == before);
+    }
+}
 
-        let container = Container::new(runtime, "sleep 1000");
-        container.write_config();
-        container.must(&["create", &container.id]);
-        let exe = format!("/proc/{}/exe", container.pid());
-        let refused = std::fs::OpenOptions::new()
-            .write(true)
-            .open(&exe)
-            .unwrap_err();
-        // ETXTBSY while it runs, but on a mount that is read-only for good.
-        let stat = nix::sys::statvfs::statvfs(exe.as_str()).unwrap();
-        assert!(
-            stat.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY),
-            "{refused}"
+/// What waits for `start` is not the runtime: neither its file nor its memory can be reached through the process.
+#[test]
+fn nothing_of_the_runtime_is_in_a_created_container() {
+    use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+    use nix::sys::statvfs::{FsFlags, statvfs};
+    for runtime in Runtime::ours() {
+        for shared_pids in [false, true] {
+            let container = Container::new(runtime, "sleep 1000").with(|config| {
+                if shared_pids {
+                    let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+                    namespaces.retain(|one| one["type"] != "pid");
+                }
+            });
+            container.write_config();
+            container.must(&["create", &container.id]);
+            let exe = format!("/proc/{}/exe", container.pid());
+            assert!(std::fs::OpenOptions::new().write(true).open(&exe).is_err());
+            let file = std::fs::File::open(&exe).unwrap();
+            if shared_pids {
+                // Somebody could look at it from its birth on: the runtime, but on a mount that is read-only for good.
+                assert!(
+                    statvfs(exe.as_str())
+                        .unwrap()
+                        .flags()
+                        .contains(FsFlags::ST_RDONLY)
+                );
+                continue;
+            }
+            let seals = fcntl(&file, FcntlArg::F_GET_SEALS).unwrap();
+            let seals = SealFlag::from_bits_truncate(seals);
+            assert!(
+                seals.contains(SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SEAL),
+                "{seals:?}"
+            );
+            assert!(file.metadata().unwrap().len() < 16 * 1024);
+            let maps = std::fs::read_to_string(format!("/proc/{}/maps", container.pid())).unwrap();
+            let files = maps
+                .lines()
+                .filter(|line| line.contains("/"))
+                .collect::<Vec<_>>();
+            assert!(files.len() == 1 && files[0].contains("memfd:"), "{maps}");
+        }
+    }
+}
+
+/// A program that the kernel refuses only when it is started says so, with a name and an errno.
+#[test]
+fn a_program_that_the_kernel_cannot_start_is_reported_by_the_container() {
+    for runtime in Runtime::ours() {
+        let container = Container::new(runtime, "").with(|config| {
+            config["process"]["args"] = json!(["/no-program", "x"]);
+        });
+        std::fs::write(container.inside("no-program"), "\0\0\0\0").unwrap();
+        std::fs::set_permissions(
+            container.inside("no-program"),
+            std::os::unix::fs::PermissionsExt::from_mode(0o755),
+        )
+        .unwrap();
+        let output = container.run();
+        assert_eq!(
+            text(&output.stderr),
+            "davit-oci: exec: \"/no-program\": exec format error (ENOEXEC)\n"
         );
+        assert_eq!(output.status.code(), Some(1));
+        container.assert_nothing_left();
     }
 }
 

@@ -1,6 +1,7 @@
 //! Processes: making, naming, signalling, reaping and replacing them. See `clone3(2)`, `pidfd_open(2)`, `prctl(2)`.
 mod attributes;
 mod clone;
+mod doorkeeper;
 mod environment;
 mod exec;
 mod pidfd;
@@ -12,6 +13,7 @@ pub use attributes::{
     set_parent_death_signal, set_personality, set_scheduler, set_scheduler_of, setsid, umask,
 };
 pub use clone::{Child, CloneArgs, Forked, clone3, fork};
+pub use doorkeeper::Doorkeeper;
 pub use environment::forget_environment;
 pub use exec::{
     block_all_signals, execve, execveat, ignore_signal, reset_signals, set_signal_mask,
