@@ -42,7 +42,7 @@ pub(crate) fn build(workspace: &Workspace, flavour: Flavour) -> Result<PathBuf> 
     };
     let dist = workspace.target.join(name);
     fs::create_dir_all(&dist).with_context(|| format!("create {}", dist.display()))?;
-    let small = workspace.target.join("static").join(TARGET).join("small");
+    let small = small_dir(workspace);
     for (_, binary) in SMALL {
         place(&small.join(binary), &dist.join(binary))?;
     }
@@ -53,7 +53,22 @@ pub(crate) fn build(workspace: &Workspace, flavour: Flavour) -> Result<PathBuf> 
     Ok(dist)
 }
 
+/// `davit-oci` as it ships, alone.
+pub(crate) fn davit_oci(workspace: &Workspace) -> Result<PathBuf> {
+    build_static(workspace, &["oci-runtime"])?;
+    Ok(small_dir(workspace).join("davit-oci"))
+}
+
+fn small_dir(workspace: &Workspace) -> PathBuf {
+    workspace.target.join("static").join(TARGET).join("small")
+}
+
 fn build_small(workspace: &Workspace) -> Result<()> {
+    let packages: Vec<&str> = SMALL.iter().map(|(package, _)| *package).collect();
+    build_static(workspace, &packages)
+}
+
+fn build_static(workspace: &Workspace, packages: &[&str]) -> Result<()> {
     let mut command = workspace.cargo();
     command
         .env("RUSTFLAGS", STATIC)
@@ -66,7 +81,7 @@ fn build_small(workspace: &Workspace) -> Result<()> {
         "--target",
         TARGET,
     ]);
-    run::run(command.args(SMALL.iter().flat_map(|(package, _)| ["--package", package])))
+    run::run(command.args(packages.iter().flat_map(|package| ["--package", package])))
 }
 
 fn build_daemons(workspace: &Workspace) -> Result<PathBuf> {

@@ -16,6 +16,7 @@ mod roots;
 mod run;
 mod test;
 mod tools;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -71,6 +72,8 @@ enum Command {
     Check,
     /// Install the genuine tools that the tests run against, each at its pinned version
     Tools,
+    /// Run a command in the test host: a virtual machine with systemd, cgroup v2 and AppArmor (needs root)
+    Vm(vm::Options),
     /// Build the binaries and the sample image into target/dist
     #[command(hide = true)]
     Build {
@@ -82,7 +85,7 @@ enum Command {
 
 fn main() -> ExitCode {
     match dispatch(Args::parse().command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -90,9 +93,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn dispatch(command: Command) -> anyhow::Result<()> {
+fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     let workspace = Workspace::find()?;
     match command {
+        Command::Vm(options) => return vm::run(&workspace, &options),
         Command::Up { args } => dist::up(&workspace, &args),
         Command::Down { args } => dist::down(&workspace, &args),
         Command::Test {
@@ -118,5 +122,6 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
             };
             dist::build(&workspace, flavour).map(|dir| println!("{}", dir.display()))
         }
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -8,17 +8,6 @@ use anyhow::{Context, Result, bail};
 
 /// The command as a person would type it, environment first.
 pub(crate) fn shown(command: &Command) -> String {
-    let quote = |s: &std::ffi::OsStr| {
-        let s = s.to_string_lossy();
-        if !s.is_empty()
-            && s.chars()
-                .all(|c| c.is_ascii_alphanumeric() || "-_./=:+,@%".contains(c))
-        {
-            s.into_owned()
-        } else {
-            format!("'{}'", s.replace('\'', r"'\''"))
-        }
-    };
     let envs = command
         .get_envs()
         .filter_map(|(k, v)| v.map(|v| format!("{}={}", k.to_string_lossy(), quote(v))));
@@ -26,6 +15,20 @@ pub(crate) fn shown(command: &Command) -> String {
         .chain(command.get_args())
         .map(quote);
     envs.chain(argv).collect::<Vec<_>>().join(" ")
+}
+
+/// The word as a shell takes it.
+pub(crate) fn quote(word: &std::ffi::OsStr) -> String {
+    let word = word.to_string_lossy();
+    if !word.is_empty()
+        && word
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "-_./=:+,@%".contains(c))
+    {
+        word.into_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
 }
 
 /// Runs the command with this process's stdout and stderr.

@@ -34,7 +34,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     watch.step("tools", || tools::install_all(workspace))?;
     let bin_dir = watch.step("build", || dist::build(workspace, Flavour::Test))?;
     let (suites, units): (Vec<Binary>, Vec<Binary>) = watch
-        .step("find the test binaries", || binaries(workspace))?
+        .step("find the test binaries", || binaries(workspace, &[]))?
         .into_iter()
         .partition(Binary::is_suite);
 
@@ -87,12 +87,12 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
 
 /// A built test binary.
 #[derive(Debug, PartialEq, Eq)]
-struct Binary {
-    package: String,
+pub(crate) struct Binary {
+    pub(crate) package: String,
     /// The source file of its root, from the package's directory.
-    source: PathBuf,
+    pub(crate) source: PathBuf,
     package_dir: PathBuf,
-    executable: PathBuf,
+    pub(crate) executable: PathBuf,
 }
 
 impl Binary {
@@ -106,20 +106,26 @@ impl Binary {
     }
 }
 
-/// What cargo built for testing; everything is up to date after the build, so this only lists.
-fn binaries(workspace: &Workspace) -> Result<Vec<Binary>> {
+/// The test binaries of these packages, or of all where none is named. After a build this only lists.
+pub(crate) fn binaries(workspace: &Workspace, packages: &[&str]) -> Result<Vec<Binary>> {
     let mut command = workspace.cargo();
     command.args([
         "test",
         "--locked",
-        "--workspace",
         "--lib",
         "--bins",
         "--tests",
         "--no-run",
         "--message-format=json",
     ]);
-    let messages = run::output(command.args(dist::test_features(workspace)))?;
+    if packages.is_empty() {
+        command
+            .arg("--workspace")
+            .args(dist::test_features(workspace));
+    } else {
+        command.args(packages.iter().flat_map(|package| ["--package", package]));
+    }
+    let messages = run::output(&mut command)?;
     let all = messages
         .lines()
         .map(|line| serde_json::from_str(line).context("a message of cargo"));

@@ -31,6 +31,11 @@ const PACKAGES: &[&str] = &[
     "zstd",
     "iproute2",
     "e2fsprogs",
+    // The test host.
+    "qemu-system-x86",
+    "debootstrap",
+    "debian-archive-keyring",
+    "cpio",
 ];
 
 const CRICTL: &str = "1.36.0";

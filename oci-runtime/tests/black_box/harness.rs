@@ -2,6 +2,7 @@
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -38,9 +39,14 @@ impl Runtime {
         vec![Self::Davit]
     }
 
+    /// `DAVIT_OCI` names another build of ours than the one that cargo made for the tests.
     pub(crate) fn program(self) -> &'static str {
+        static OURS: LazyLock<String> = LazyLock::new(|| {
+            std::env::var("DAVIT_OCI")
+                .unwrap_or_else(|_| env!("CARGO_BIN_EXE_davit-oci").to_owned())
+        });
         match self {
-            Self::Davit => env!("CARGO_BIN_EXE_davit-oci"),
+            Self::Davit => &OURS,
             Self::Runc => "/usr/sbin/runc",
         }
     }

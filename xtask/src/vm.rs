@@ -1,0 +1,171 @@
+//! `cargo xtask vm`: a command in the test host, with our runtime and its tests in it.
+//!
+//! The guest has `davit-oci` (the static one that ships) in its PATH, and beside it the test binaries of `sys` and
+//! `oci-runtime` under the names of their packages or files: `sys`, `oci-runtime`, `black_box`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+use vm::{Image, Machine, Payload};
+
+use crate::test::{self, Binary};
+use crate::workspace::Workspace;
+use crate::{dist, run};
+
+/// Where the guest has them: in its PATH.
+const BIN: &str = "/usr/local/bin";
+/// The packages whose tests are built for the guest.
+pub(crate) const PACKAGES: [&str; 2] = ["sys", "oci-runtime"];
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Which Debian: its kernel, systemd, runc and crun
+    #[arg(long, value_enum, default_value = "bookworm")]
+    suite: Suite,
+    /// Which cgroup hierarchies the guest has
+    #[arg(long, value_enum, default_value = "v2")]
+    cgroups: Cgroups,
+    /// Kill it after so many seconds, boot included
+    #[arg(long, default_value_t = 600)]
+    deadline: u64,
+    /// MiB of memory
+    #[arg(long, default_value_t = 1024)]
+    memory: u32,
+    /// Processors
+    #[arg(long, default_value_t = 2)]
+    cpus: u32,
+    /// More words for the kernel's command line
+    #[arg(long, default_value = "")]
+    cmdline: String,
+    /// Another file for the guest, as HERE:THERE (repeatable)
+    #[arg(long = "file", value_name = "HERE:THERE")]
+    files: Vec<String>,
+    /// Take the davit-oci that cargo builds for the tests: a minute sooner there, and slower
+    #[arg(long)]
+    debug: bool,
+    /// A shell on this terminal instead of a command
+    #[arg(long, conflicts_with = "command")]
+    shell: bool,
+    /// A program and its arguments, or one word for the shell
+    #[arg(last = true, required_unless_present = "shell")]
+    command: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Suite {
+    Bookworm,
+    Trixie,
+    Forky,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Cgroups {
+    V2,
+    Hybrid,
+    V1,
+}
+
+/// Boots, shows the command's output, and ends with its exit status.
+pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
+    dist::needs_root("vm")?;
+    let image = Image::ready(options.suite.into())?;
+    let command = if options.shell {
+        "setsid --ctty --wait bash -i < /dev/hvc0 > /dev/hvc0 2>&1".to_owned()
+    } else {
+        script(&options.command)
+    };
+    let binaries = test::binaries(workspace, &PACKAGES)?;
+    let davit_oci = if options.debug {
+        workspace.target.join("debug/davit-oci")
+    } else {
+        dist::davit_oci(workspace)?
+    };
+    let mut payload = prepared(&command, &davit_oci);
+    for binary in &binaries {
+        if let Some(name) = name(binary) {
+            payload = payload.file(&binary.executable, Path::new(BIN).join(name));
+        }
+    }
+    for file in &options.files {
+        let (here, there) = file
+            .split_once(':')
+            .with_context(|| format!("--file {file}: not HERE:THERE"))?;
+        payload = payload.file(here, there);
+    }
+    let machine = vm::Options {
+        cgroups: options.cgroups.into(),
+        deadline: Duration::from_secs(options.deadline),
+        memory_mib: options.memory,
+        cpus: options.cpus,
+        cmdline: options.cmdline.clone(),
+    };
+    let status = if options.shell {
+        Machine::shell(&image, &payload, &machine)?
+    } else {
+        Machine::boot(&image, &payload, &machine)?.finish(|line| println!("{line}"))?
+    };
+    Ok(u8::try_from(status).map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+/// The command with its environment, and our runtime.
+fn prepared(command: &str, davit_oci: &Path) -> Payload {
+    let must_work = if run::must_work() {
+        "export MUST_WORK=1\n"
+    } else {
+        ""
+    };
+    let there = format!("{BIN}/davit-oci");
+    let script = format!(
+        "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root\n\
+         export DAVIT_VM=1 DAVIT_OCI={there} RUST_BACKTRACE=1\n{must_work}cd /root\n{command}\n"
+    );
+    Payload::new(script).file(davit_oci, there)
+}
+
+/// What a test binary is called in the guest; a binary's own unit tests stay at home.
+fn name(binary: &Binary) -> Option<PathBuf> {
+    let mut path = binary
+        .source
+        .components()
+        .map(|part| PathBuf::from(part.as_os_str()));
+    match (path.next()?.to_str()?, path.next()?.to_str()?) {
+        ("tests", first) => Some(Path::new(first).file_stem()?.into()),
+        ("src", "lib.rs") => Some(binary.package.clone().into()),
+        _ => None,
+    }
+}
+
+/// One word is a script; several are a program and its arguments.
+fn script(command: &[String]) -> String {
+    match command {
+        [one] => one.clone(),
+        words => words
+            .iter()
+            .map(|word| run::quote(word.as_ref()))
+            .collect::<Vec<_>>()
+            .join(" "),
+    }
+}
+
+impl From<Suite> for vm::Suite {
+    fn from(suite: Suite) -> Self {
+        match suite {
+            Suite::Bookworm => Self::Bookworm,
+            Suite::Trixie => Self::Trixie,
+            Suite::Forky => Self::Forky,
+        }
+    }
+}
+
+impl From<Cgroups> for vm::Cgroups {
+    fn from(cgroups: Cgroups) -> Self {
+        match cgroups {
+            Cgroups::V2 => Self::V2,
+            Cgroups::Hybrid => Self::Hybrid,
+            Cgroups::V1 => Self::V1,
+        }
+    }
+}
