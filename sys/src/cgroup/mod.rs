@@ -146,6 +146,12 @@ impl Cgroup {
         Ok(created)
     }
 
+    /// Whether its directories are all among these, in every hierarchy.
+    #[must_use]
+    pub fn is_all_in(&self, dirs: &[PathBuf]) -> bool {
+        self.nodes.iter().all(|node| dirs.contains(&node.dir))
+    }
+
     /// Whether the cgroup is there in any hierarchy.
     #[must_use]
     pub fn exists(&self) -> bool {
@@ -157,12 +163,21 @@ impl Cgroup {
     /// # Errors
     /// The first limit that cannot be set; those before it are.
     pub fn apply(&self, resources: &Resources) -> Result<()> {
+        self.apply_limits(resources)?;
+        match &resources.devices {
+            Some(rules) => self.apply_devices(rules),
+            None => Ok(()),
+        }
+    }
+
+    /// As [`Cgroup::apply`], but for the device rules.
+    ///
+    /// # Errors
+    /// As [`Cgroup::apply`].
+    pub fn apply_limits(&self, resources: &Resources) -> Result<()> {
         self.apply_cpu(&resources.cpu)?;
         self.apply_memory(&resources.memory)?;
         self.apply_pids(resources.pids_limit)?;
-        if let Some(rules) = &resources.devices {
-            self.apply_devices(rules)?;
-        }
         self.apply_unified(&resources.unified)
     }
 
