@@ -335,6 +335,114 @@ pub fn fill_and_seal(fd: &OwnedFd, content: &[u8]) -> Result<()> {
         .map(drop)
 }
 
+/// What to wait for with a descriptor, and what of it has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Interest {
+    /// There is something to read, or its end.
+    pub read: bool,
+    /// Something can be written, or the other side is gone.
+    pub write: bool,
+}
+
+impl Interest {
+    /// Reading only.
+    pub const READ: Self = Self {
+        read: true,
+        write: false,
+    };
+    /// Writing only.
+    pub const WRITE: Self = Self {
+        read: false,
+        write: true,
+    };
+}
+
+/// Waits until something has come that is wanted of one of `fds`. A descriptor of which nothing is wanted is left out,
+/// even where it is hung up.
+///
+/// # Errors
+/// The failed `poll(2)`.
+pub fn wait_for(fds: &[(BorrowedFd<'_>, Interest)]) -> Result<Vec<Interest>> {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let events = |wanted: Interest| {
+        let mut events = PollFlags::empty();
+        events.set(PollFlags::POLLIN, wanted.read);
+        events.set(PollFlags::POLLOUT, wanted.write);
+        events
+    };
+    let mut polled: Vec<PollFd<'_>> = fds
+        .iter()
+        .filter(|(_, wanted)| wanted.read || wanted.write)
+        .map(|(fd, wanted)| PollFd::new(*fd, events(*wanted)))
+        .collect();
+    loop {
+        match poll(&mut polled, PollTimeout::NONE) {
+            Err(Errno::EINTR) => {}
+            Err(errno) => {
+                return Err(Error::new(errno, format!("poll({} fds)", polled.len())));
+            }
+            Ok(_) => break,
+        }
+    }
+    let mut results = polled.iter();
+    let came = |wanted: Interest, result: Option<&PollFd<'_>>| {
+        let events = result
+            .and_then(PollFd::revents)
+            .unwrap_or(PollFlags::empty());
+        let over = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
+        Interest {
+            read: wanted.read && events.intersects(PollFlags::POLLIN | over),
+            write: wanted.write && events.intersects(PollFlags::POLLOUT | over),
+        }
+    };
+    Ok(fds
+        .iter()
+        .map(|(_, wanted)| {
+            if wanted.read || wanted.write {
+                came(*wanted, results.next())
+            } else {
+                Interest::default()
+            }
+        })
+        .collect())
+}
+
+/// One of the three standard descriptors (0 to 2; anything above counts as 2), as it is: what is read or written here
+/// passes std's buffers by.
+pub fn standard(number: u8) -> BorrowedFd<'static> {
+    // SAFETY: these three are open from the start of the program to its end: std opens /dev/null where its caller left
+    // one closed, and nothing in this workspace closes them (`duplicate_onto` replaces them at once).
+    unsafe { BorrowedFd::borrow_raw(RawFd::from(number.min(2))) }
+}
+
+/// Lets reads and writes fail with `EAGAIN` instead of waiting, for everybody who shares this open file.
+///
+/// # Errors
+/// The descriptor is not open.
+pub fn set_nonblocking(fd: impl AsFd) -> Result<()> {
+    let fd = fd.as_fd();
+    let text = || format!("fcntl({}, F_SETFL, O_NONBLOCK)", FdName::of(fd));
+    let old = fcntl(fd, FcntlArg::F_GETFL).call(text)?;
+    let flags = OFlag::from_bits_retain(old) | OFlag::O_NONBLOCK;
+    fcntl(fd, FcntlArg::F_SETFL(flags)).map(drop).call(text)
+}
+
+/// Writes once, continuing after EINTR; returns how much of `data` was written.
+///
+/// # Errors
+/// The failed write; `EAGAIN` where a non-blocking descriptor takes nothing now.
+pub fn write_some(fd: impl AsFd, data: &[u8]) -> Result<usize> {
+    let fd = fd.as_fd();
+    loop {
+        match nix::unistd::write(fd, data) {
+            Err(Errno::EINTR) => {}
+            other => {
+                return other.call(|| format!("write({}, {} bytes)", FdName::of(fd), data.len()));
+            }
+        }
+    }
+}
+
 /// A sealed, read-only memory file with `content`: nothing can change it any more.
 ///
 /// # Errors
@@ -382,6 +490,41 @@ mod tests {
         write_all(&write_end, &[0; 100]).unwrap();
         drop(write_end);
         assert_eq!(read_to_end(&read_end, 99).unwrap_err().errno, Errno::EFBIG);
+    }
+
+    #[test]
+    fn only_what_is_wanted_is_waited_for() {
+        let (read_end, write_end) = pipe().unwrap();
+        let (closed, _) = pipe().unwrap();
+        let wanted = [
+            // Hung up, but nobody asks.
+            (closed.as_fd(), Interest::default()),
+            (read_end.as_fd(), Interest::READ),
+            (write_end.as_fd(), Interest::WRITE),
+        ];
+        let nothing = Interest::default();
+        assert_eq!(
+            wait_for(&wanted).unwrap(),
+            [nothing, nothing, Interest::WRITE]
+        );
+        write_all(&write_end, b"x").unwrap();
+        assert_eq!(
+            wait_for(&wanted).unwrap(),
+            [nothing, Interest::READ, Interest::WRITE]
+        );
+    }
+
+    #[test]
+    fn a_full_pipe_takes_a_part_and_then_nothing() {
+        let (_read_end, write_end) = pipe().unwrap();
+        set_nonblocking(&write_end).unwrap();
+        let many = vec![0; 1 << 20];
+        let count = write_some(&write_end, &many).unwrap();
+        assert!(count > 0 && count < many.len());
+        assert_eq!(
+            write_some(&write_end, &many).unwrap_err().errno,
+            Errno::EAGAIN
+        );
     }
 
     #[test]

@@ -21,12 +21,25 @@ impl SignalFd {
     /// # Errors
     /// Too many open files.
     pub fn block(signals: &[Signal]) -> Result<Self> {
-        let mask: SigSet = signals.iter().copied().collect();
+        Self::of(signals.iter().copied().collect())
+    }
+
+    /// [`SignalFd::block`] for every signal but these, real-time ones included.
+    ///
+    /// # Errors
+    /// Too many open files.
+    pub fn block_all_but(signals: &[Signal]) -> Result<Self> {
+        let mut mask = SigSet::all();
+        signals.iter().for_each(|signal| mask.remove(*signal));
+        Self::of(mask)
+    }
+
+    fn of(mask: SigSet) -> Result<Self> {
         mask.thread_block()
-            .call(|| format!("sigprocmask(SIG_BLOCK, {signals:?})"))?;
+            .call(|| format!("sigprocmask(SIG_BLOCK, {mask:?})"))?;
         NixSignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
             .map(Self)
-            .call(|| format!("signalfd4({signals:?}, SFD_CLOEXEC|SFD_NONBLOCK)"))
+            .call(|| format!("signalfd4({mask:?}, SFD_CLOEXEC|SFD_NONBLOCK)"))
     }
 
     /// Takes the next signal's number; `None` when none is waiting. Equal signals that arrived close together

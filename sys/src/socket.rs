@@ -88,6 +88,43 @@ pub fn connect(path: &Path, kind: Kind) -> Result<OwnedFd> {
     Ok(fd)
 }
 
+/// Makes a datagram socket at `path` with this mode from the first moment on, close-on-exec: what `NOTIFY_SOCKET` names.
+///
+/// # Errors
+/// `EADDRINUSE` where `path` exists, or what `bind(2)` says of the path.
+pub fn bind_datagram(path: &Path, mode: u32) -> Result<OwnedFd> {
+    let fd = datagram()?;
+    let address = Address::of(path)?;
+    // The mode of a socket file comes from the umask alone; a chmod afterwards would leave a gap.
+    let umask = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(!mode & 0o777));
+    let bound = socket::bind(fd.as_raw_fd(), &address.unix);
+    nix::sys::stat::umask(umask);
+    bound.call(|| format!("bind(AF_UNIX, SOCK_DGRAM, {path:?})"))?;
+    Ok(fd)
+}
+
+/// A datagram socket connected to the one at `path`, close-on-exec. A path that begins with `@` is an abstract name.
+///
+/// # Errors
+/// `ENOENT` without the file, `ECONNREFUSED` where no process has it open any more.
+pub fn connect_datagram(path: &Path) -> Result<OwnedFd> {
+    let fd = datagram()?;
+    let call = || format!("connect(AF_UNIX, SOCK_DGRAM, {path:?})");
+    let connected = match path.as_os_str().as_bytes().strip_prefix(b"@") {
+        Some(name) => UnixAddr::new_abstract(name)
+            .and_then(|address| socket::connect(fd.as_raw_fd(), &address)),
+        None => socket::connect(fd.as_raw_fd(), &Address::of(path)?.unix),
+    };
+    connected.call(call)?;
+    Ok(fd)
+}
+
+fn datagram() -> Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    socket::socket(AddressFamily::Unix, SockType::Datagram, flags, None)
+        .call(|| format!("socket(AF_UNIX, SOCK_DGRAM, {flags:?})"))
+}
+
 /// Takes one waiting connection, close-on-exec and non-blocking; `None` when nothing waits.
 ///
 /// # Errors

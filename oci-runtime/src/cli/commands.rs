@@ -60,6 +60,12 @@ const BUNDLE: Flag = Flag::value(
     "the directory with config.json (default: the current one)",
 )
 .short('b');
+const CONFIG: Flag = Flag::value(
+    "config",
+    "FILE",
+    "the configuration, instead of the bundle's config.json",
+)
+.short('f');
 const CONSOLE: Flag = Flag::value(
     "console-socket",
     "SOCKET",
@@ -93,7 +99,7 @@ pub const COMMANDS: &[Command] = &[
         about: "create a container and leave it waiting for \"start\"",
         details: "The container is made from DIR/config.json; everything but its program is done when this returns.\n\
                   If it fails, nothing is left behind.",
-        flags: &[BUNDLE, CONSOLE, PIDFD, PID_FILE, NO_PIVOT, NO_KEYRING, PRESERVE, HELP],
+        flags: &[BUNDLE, CONFIG, CONSOLE, PIDFD, PID_FILE, NO_PIVOT, NO_KEYRING, PRESERVE, HELP],
     },
     Command {
         name: "start",
@@ -114,6 +120,7 @@ pub const COMMANDS: &[Command] = &[
                   Signals are passed on to the program.",
         flags: &[
             BUNDLE,
+            CONFIG,
             CONSOLE,
             PIDFD,
             PID_FILE,

@@ -21,6 +21,7 @@ use crate::plan::Plan;
 use crate::spec::Spec;
 use crate::state::{self, State, Status};
 use crate::undo::Undo;
+use crate::verbs::notify;
 use crate::verbs::pidfd::{self, Receivers};
 
 /// How a container is made, as the flags say.
@@ -28,6 +29,8 @@ use crate::verbs::pidfd::{self, Receivers};
 pub struct Options {
     /// The directory of the bundle, absolute.
     pub bundle: PathBuf,
+    /// The configuration, where it is not the `config.json` of the bundle.
+    pub config: Option<PathBuf>,
     /// Where the terminal goes.
     pub console_socket: Option<PathBuf>,
     /// Where a descriptor of the process goes.
@@ -56,6 +59,7 @@ impl Options {
             .within(|| "--bundle".to_owned())?;
         Ok(Self {
             bundle,
+            config: parsed.get("config").map(absolute).transpose()?,
             console_socket: parsed.get("console-socket").map(PathBuf::from),
             pidfd_socket: parsed.get("pidfd-socket").map(PathBuf::from),
             pid_file: parsed.get("pid-file").map(absolute).transpose()?,
@@ -102,6 +106,16 @@ pub fn preserved(parsed: &Parsed) -> Result<Preserved> {
         }
     }
     Ok(preserved)
+}
+
+/// Hands the names of the service manager's descriptors on, with the descriptors themselves.
+fn pass_names(spec: &mut Spec, preserved: Preserved) {
+    if let Ok(names) = std::env::var("LISTEN_FDNAMES")
+        && preserved.listen > 0
+        && let Some(process) = &mut spec.process
+    {
+        process.env.push(format!("LISTEN_FDNAMES={names}"));
+    }
 }
 
 /// A container that waits for `start`.
@@ -155,7 +169,10 @@ pub fn connect_console(plan: &Plan, socket: Option<&Path>) -> Result<Option<Owne
 /// # Errors
 /// Every field that is wrong.
 pub fn read_plan(global: &Global, id: &ContainerId, options: &Options) -> Result<Plan> {
-    let path = options.bundle.join("config.json");
+    let path = match &options.config {
+        Some(path) => path.clone(),
+        None => options.bundle.join("config.json"),
+    };
     let text = std::fs::read(&path).map_err(|error| {
         let missing = error.kind() == std::io::ErrorKind::NotFound;
         let error = Error::from(sys::Error::from_io(&error, format!("read({path:?})")));
@@ -165,8 +182,10 @@ pub fn read_plan(global: &Global, id: &ContainerId, options: &Options) -> Result
             error
         }
     })?;
-    let spec: Spec = serde_json::from_slice(&text)
+    let mut spec: Spec = serde_json::from_slice(&text)
         .map_err(|error| Error::new(format!("config.json: {error}")))?;
+    notify::configure(&mut spec, &global.store.dir(id));
+    pass_names(&mut spec, options.preserved);
     let plan = Plan::with_manager(global.cgroup_manager, id.as_str(), &options.bundle, &spec)?;
     for warning in &plan.warnings {
         global.warn(warning);
@@ -237,6 +256,7 @@ fn steps<'a>(
     let mut state = State::creating(id, plan, &cgroup);
     global.store.save(id, &state)?;
     global.store.make_fifo(id)?;
+    notify::make_directory(&global.store.dir(id))?;
 
     // 2. The environment: the cgroup with its limits, then the process in its namespaces.
     make_cgroup(plan, &cgroup, undo)?;

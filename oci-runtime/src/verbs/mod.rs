@@ -13,6 +13,8 @@ pub mod state;
 pub mod update;
 
 mod foreground;
+mod notify;
+mod relay;
 
 /// The newest version of the runtime spec that this runtime follows.
 pub const SPEC_VERSION: &str = "1.3.0";

@@ -6,6 +6,7 @@ use crate::exe;
 use crate::id::ContainerId;
 use crate::verbs::create::{self, Options};
 use crate::verbs::foreground::{self, Relay};
+use crate::verbs::notify::{self, Proxy};
 use crate::verbs::{delete, start};
 
 /// `run ID`
@@ -30,7 +31,9 @@ pub fn run(global: &Global, id: &ContainerId, parsed: &Parsed) -> Result<u8> {
     }
     if detach {
         let created = create::create(global, id, &plan, &options, console)?;
-        go(global, id, &created)?;
+        let dir = global.store.dir(id);
+        let pidfd = || notify::watch(&created.child);
+        notify::around(&dir, created.state.pid, pidfd, || go(global, id, &created))?;
         return Ok(0);
     }
     if !parsed.is_on("no-subreaper") {
@@ -49,8 +52,11 @@ pub fn run(global: &Global, id: &ContainerId, parsed: &Parsed) -> Result<u8> {
         .map(Relay::receive)
         .transpose()
         .and_then(|relay| {
+            // Here it is this process that the manager shall watch.
+            let own = nix::unistd::getpid().as_raw();
+            let proxy = Proxy::bind(&global.store.dir(id), own)?;
             go(global, id, &created)?;
-            foreground::wait(&created.child, &signals, relay.as_ref())
+            foreground::wait(&created.child, &signals, relay, proxy.as_ref())
         });
     // Where the start failed it is gone already: once more would run its poststop hooks twice.
     let gone = !global.store.dir(id).exists();

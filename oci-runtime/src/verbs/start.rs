@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::hooks;
 use crate::id::ContainerId;
 use crate::state::{State, Status, Store};
+use crate::verbs::notify;
 
 /// `start ID`
 ///
@@ -27,8 +28,16 @@ pub fn run(global: &Global, id: &ContainerId) -> Result<u8> {
             return Err(Error::new("cannot start an already running container"));
         }
     }
-    open(&global.store, id, &state)?;
-    poststart(global, &state)?;
+    let dir = global.store.dir(id);
+    notify::around(
+        &dir,
+        state.pid,
+        || state.open_init(),
+        || {
+            open(&global.store, id, &state)?;
+            poststart(global, &state)
+        },
+    )?;
     Ok(0)
 }
 

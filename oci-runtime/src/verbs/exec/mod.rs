@@ -63,7 +63,7 @@ pub fn run(global: &Global, id: &ContainerId, parsed: &Parsed) -> Result<u8> {
     };
     let child = start(&request, theirs)?;
     let relay = ours.as_ref().map(Relay::receive).transpose()?;
-    foreground::wait(&child, &signals, relay.as_ref())
+    foreground::wait(&child, &signals, relay, None)
 }
 
 fn check_terminal(plan: &ProcessPlan, detach: bool, socket: bool) -> Result<()> {
