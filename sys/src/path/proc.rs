@@ -1,7 +1,6 @@
 //! A procfs that no mount namespace can redirect.
-use std::fmt::Write as _;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, ResolveFlag};
@@ -24,6 +23,8 @@ const PROC_ROOT_INO: u64 = 1;
 pub struct Proc {
     root: OwnedFd,
     private: bool,
+    /// For what an outer container's LSM allows below `/proc` only: to it a detached mount has no path at all.
+    attached: Option<OwnedFd>,
 }
 
 impl Proc {
@@ -39,6 +40,8 @@ impl Proc {
             Ok(root) => Ok(Self {
                 root,
                 private: true,
+                // The caller's mount namespace may change later, so it is opened now; none is no harm.
+                attached: Self::host().ok().map(|host| host.root),
             }),
             // Not privileged, an old kernel, or a user namespace whose /proc has parts hidden.
             Err(Error {
@@ -75,7 +78,18 @@ impl Proc {
         Ok(Self {
             root,
             private: false,
+            attached: None,
         })
+    }
+
+    /// One whose private instance is `root`, whatever that is.
+    #[cfg(test)]
+    pub(super) fn with_private(root: OwnedFd) -> Self {
+        Self {
+            root,
+            private: true,
+            attached: Self::host().ok().map(|host| host.root),
+        }
     }
 
     /// Whether this instance is one that nobody else can reach.
@@ -88,10 +102,13 @@ impl Proc {
     /// # Errors
     /// `ELOOP` for a link, `EXDEV` for a mount in the way.
     pub fn open_at(&self, path: &Path, flags: OFlag) -> Result<OwnedFd> {
-        let resolve = ResolveFlag::RESOLVE_BENEATH
-            | ResolveFlag::RESOLVE_NO_XDEV
-            | ResolveFlag::RESOLVE_NO_SYMLINKS;
-        openat2(&self.root, path, flags, Mode::empty(), resolve)
+        let found = open_in(&self.root, path, flags);
+        // A process has another number in the other instance.
+        let process = path.as_os_str().as_encoded_bytes().first();
+        if process.is_some_and(u8::is_ascii_digit) {
+            return found;
+        }
+        self.or_attached(found, |attached| open_in(attached, path, flags))
     }
 
     /// Opens `path` below the caller's own directory (`/proc/self`).
@@ -99,18 +116,22 @@ impl Proc {
     /// # Errors
     /// As [`Proc::open_at`]; `ESRCH` where this procfs does not show the caller.
     pub fn open_self(&self, path: &str, flags: OFlag) -> Result<OwnedFd> {
-        // procfs's own link "self" cannot be replaced by anyone; it names the caller as this instance sees it.
-        let text = || format!("readlinkat({}, \"self\")", FdName::of(&self.root));
-        let own = nix::fcntl::readlinkat(&self.root, "self").call(text)?;
-        let own = own
-            .to_str()
-            .filter(|own| !own.is_empty() && own.bytes().all(|byte| byte.is_ascii_digit()));
-        let mut full = own
-            .ok_or_else(|| Error::new(Errno::ESRCH, text()))?
-            .to_owned();
-        // Writing to a String cannot fail.
-        write!(full, "/{path}").map_err(|_| Error::new(Errno::ENOMEM, text()))?;
-        self.open_at(Path::new(&full), flags)
+        let open = |root: &OwnedFd| open_in(root, &own_path(root, path)?, flags);
+        self.or_attached(open(&self.root), open)
+    }
+
+    /// What the private instance refuses may be allowed in the attached one, which is verified in the same way.
+    fn or_attached(
+        &self,
+        found: Result<OwnedFd>,
+        open: impl FnOnce(&OwnedFd) -> Result<OwnedFd>,
+    ) -> Result<OwnedFd> {
+        match (found, &self.attached) {
+            (Err(error), Some(attached)) if matches!(error.errno, Errno::EACCES | Errno::EPERM) => {
+                open(attached).map_err(|_| error)
+            }
+            (found, _) => found,
+        }
     }
 
     /// Writes `value` into the file `path` in one write, as procfs and sysctl files want it.
@@ -138,6 +159,25 @@ impl Proc {
         )
         .call(|| format!("openat({}, {number:?}, {flags:?})", FdName::of(&table)))
     }
+}
+
+fn open_in(root: &OwnedFd, path: &Path, flags: OFlag) -> Result<OwnedFd> {
+    let resolve = ResolveFlag::RESOLVE_BENEATH
+        | ResolveFlag::RESOLVE_NO_XDEV
+        | ResolveFlag::RESOLVE_NO_SYMLINKS;
+    openat2(root, path, flags, Mode::empty(), resolve)
+}
+
+/// `path` below the caller's directory in this procfs. Its link "self" cannot be replaced by anyone; it names the
+/// caller as this instance sees it.
+fn own_path(root: &OwnedFd, path: &str) -> Result<PathBuf> {
+    let text = || format!("readlinkat({}, \"self\")", FdName::of(root));
+    let own = nix::fcntl::readlinkat(root, "self").call(text)?;
+    let own = own
+        .to_str()
+        .filter(|own| !own.is_empty() && own.bytes().all(|byte| byte.is_ascii_digit()));
+    let own = own.ok_or_else(|| Error::new(Errno::ESRCH, text()))?;
+    Ok(Path::new(own).join(path))
 }
 
 impl AsFd for Proc {

@@ -1,4 +1,5 @@
 //! Hostile trees on the real kernel.
+use std::ffi::OsStr;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
@@ -170,6 +171,52 @@ fn procfs_opens_own_files_and_refuses_links() {
             .errno,
         Errno::EXDEV
     );
+}
+
+/// Nested containers: their LSM knows no path of a detached mount, and refuses it. Here that is a tmpfs on which the
+/// files are devices that may not be opened.
+#[test]
+fn what_a_private_procfs_refuses_is_opened_in_the_verified_one() {
+    use crate::fs::{Node, mkdir, mknod, symlink};
+    let Ok(context) = crate::mount::FsContext::open("tmpfs") else {
+        assert!(std::env::var_os("MUST_WORK").is_none(), "needs root");
+        eprintln!("skipped: needs root");
+        return;
+    };
+    let refusing = context
+        .mount(crate::mount::MountAttr::MOUNT_ATTR_NODEV)
+        .unwrap();
+    let directory = |at: &OwnedFd, name: &str| {
+        mkdir(at, OsStr::new(name), mode(0o755)).unwrap();
+        openat2(
+            at,
+            Path::new(name),
+            OFlag::O_PATH,
+            mode(0),
+            nix::fcntl::ResolveFlag::empty(),
+        )
+        .unwrap()
+    };
+    let device = |at: &OwnedFd, name: &str| {
+        mknod(at, OsStr::new(name), Node::Char(1, 3), mode(0o666)).unwrap();
+    };
+    let kernel = directory(&directory(&refusing, "sys"), "kernel");
+    device(&kernel, "hostname");
+    device(&directory(&refusing, "1"), "status");
+    symlink(OsStr::new("1"), &refusing, OsStr::new("self")).unwrap();
+    let proc = Proc::with_private(refusing);
+
+    let file = proc
+        .open_at(Path::new("sys/kernel/hostname"), OFlag::O_RDONLY)
+        .unwrap();
+    assert!(!crate::fd::read_to_end(file, 4096).unwrap().is_empty());
+    let own = proc.open_self("status", OFlag::O_RDONLY).unwrap();
+    let own = crate::fd::read_to_end(own, 1 << 16).unwrap();
+    let line = format!("\nPid:\t{}\n", std::process::id());
+    assert!(String::from_utf8_lossy(&own).contains(&line));
+    // Never a process by a number, which may be another one there.
+    let error = proc.open_at(Path::new("1/status"), OFlag::O_RDONLY);
+    assert_eq!(error.unwrap_err().errno, Errno::EACCES);
 }
 
 #[test]
