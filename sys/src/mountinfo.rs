@@ -47,6 +47,71 @@ pub fn read(path: &Path) -> Result<Vec<Mount>> {
     Ok(parse(&text))
 }
 
+/// The lines of `/proc/thread-self/mountinfo` that the kernel has not been asked for yet. On a host with thousands of
+/// mounts most of the cost is the kernel's, of writing lines that nobody wants.
+#[derive(Debug)]
+pub struct Lines {
+    file: std::fs::File,
+    text: Vec<u8>,
+    start: usize,
+}
+
+impl Lines {
+    /// Opens the mounts of this thread: it may have a mount namespace of its own, which `/proc/self` does not show.
+    ///
+    /// # Errors
+    /// `/proc` is not there.
+    pub fn open() -> Result<Self> {
+        let path = Path::new("/proc/thread-self/mountinfo");
+        let file = std::fs::File::open(path).call(|| format!("open({path:?})"))?;
+        Ok(Self {
+            file,
+            text: Vec::new(),
+            start: 0,
+        })
+    }
+
+    /// The next mount whose filesystem has a type that begins with `fs_type`; `None` at the end.
+    ///
+    /// # Errors
+    /// The file cannot be read on.
+    pub fn next_of(&mut self, fs_type: &str) -> Result<Option<Mount>> {
+        let mark = [b" - ", fs_type.as_bytes()].concat();
+        while let Some(line) = self.next_line()? {
+            // Only lines of interest are taken apart.
+            if line.windows(mark.len()).any(|part| part == mark)
+                && let Some(mount) = parse_line(line)
+                && mount.fs_type.starts_with(fs_type)
+            {
+                return Ok(Some(mount));
+            }
+        }
+        Ok(None)
+    }
+
+    fn next_line(&mut self) -> Result<Option<&[u8]>> {
+        loop {
+            let rest = self.text.get(self.start..).unwrap_or_default();
+            if let Some(length) = rest.iter().position(|byte| *byte == b'\n') {
+                let from = self.start;
+                self.start += length + 1;
+                return Ok(self.text.get(from..from + length));
+            }
+            self.text.drain(..self.start);
+            self.start = 0;
+            let old = self.text.len();
+            self.text.resize(old + 4096, 0);
+            let room = self.text.get_mut(old..).unwrap_or_default();
+            let count = std::io::Read::read(&mut self.file, room)
+                .call(|| "read(\"/proc/thread-self/mountinfo\")".to_owned())?;
+            self.text.truncate(old + count);
+            if count == 0 {
+                return Ok(None);
+            }
+        }
+    }
+}
+
 /// Parses the whole text.
 pub fn parse(text: &[u8]) -> Vec<Mount> {
     text.split(|byte| *byte == b'\n')
@@ -165,6 +230,19 @@ mod tests {
     fn a_backslash_without_three_octal_digits_stays() {
         assert_eq!(unescape(br"a\9\01"), OsString::from(r"a\9\01"));
         assert_eq!(unescape(br"\777"), OsString::from(r"\777"));
+    }
+
+    #[test]
+    fn lines_are_read_one_by_one_and_only_those_of_a_type() {
+        let mut lines = Lines::open().unwrap();
+        let mut found = Vec::new();
+        while let Some(mount) = lines.next_of("cgroup").unwrap() {
+            found.push(mount);
+        }
+        let mut all = own().unwrap();
+        all.retain(|mount| mount.fs_type.starts_with("cgroup"));
+        assert_eq!(found, all);
+        assert_eq!(lines.next_of("cgroup").unwrap(), None, "and no more");
     }
 
     #[test]

@@ -94,9 +94,18 @@ impl Hierarchies {
     /// [`Error::NotMounted`] without any cgroup filesystem, and what /proc refuses to show.
     pub fn detect() -> Result<Self> {
         // A thread may have a mount namespace of its own, which /proc/self does not show.
-        let mountinfo = file::read(Path::new("/proc/thread-self"), "mountinfo")?;
         let own = file::read(Path::new("/proc/thread-self"), "cgroup")?;
-        Self::from_text(&mountinfo, &own, &probe)
+        if let Some(unified) = whole_unified(&own) {
+            return Ok(unified);
+        }
+        let (mounts, whole) = mounted(&own, true)?;
+        match Self::from_mounts(mounts, &own, &probe) {
+            // Something covers one of them: another mount may show the same.
+            Ok(found) if !whole && found.list.len() < own.lines().count() => {}
+            Err(_) if !whole => {}
+            other => return other,
+        }
+        Self::from_mounts(mounted(&own, false)?.0, &own, &probe)
     }
 
     /// v1, v2 or both.
@@ -125,9 +134,8 @@ impl Hierarchies {
         names
     }
 
-    /// The same from the texts of /proc, with `probe` in place of the filesystem.
-    fn from_text(mountinfo: &str, own: &str, probe: &dyn Fn(&Path) -> Probed) -> Result<Self> {
-        let mounts = mountinfo::parse(mountinfo.as_bytes());
+    /// The same from the mounts and the text of /proc, with `probe` in place of the filesystem.
+    fn from_mounts(mounts: Vec<Mount>, own: &str, probe: &dyn Fn(&Path) -> Probed) -> Result<Self> {
         if let Probed::V2(controllers) = probe(Path::new(USUAL_MOUNT)) {
             // Whatever v1 mounts exist are elsewhere or hidden: this is what every tool calls a unified host.
             let top = mounts
@@ -170,6 +178,67 @@ impl Hierarchies {
             mode,
             list: v1.into_iter().chain(v2).collect(),
         })
+    }
+}
+
+/// A unified host whose whole hierarchy is at the usual place, as nearly every host has it: no mount has to be looked
+/// for. The root of a hierarchy has the inode 1; a part of it, as a container sees, has not.
+fn whole_unified(own: &str) -> Option<Hierarchies> {
+    use std::os::unix::fs::MetadataExt;
+    let mount = Path::new(USUAL_MOUNT);
+    let Probed::V2(controllers) = probe(mount) else {
+        return None;
+    };
+    if std::fs::metadata(mount).ok()?.ino() != 1 {
+        return None;
+    }
+    let hierarchy = Hierarchy {
+        version: Version::V2,
+        mount: mount.to_owned(),
+        root: PathBuf::from("/"),
+        controllers,
+        own: own_path(own, |id, _| id == "0"),
+    };
+    Some(Hierarchies {
+        mode: Mode::V2,
+        list: vec![hierarchy],
+    })
+}
+
+/// The cgroup mounts of this thread and whether these are all; with `early` read until there is a whole one at its usual
+/// place for every hierarchy of the kernel: they are mounted at boot, before the thousands of a busy host.
+fn mounted(own: &str, early: bool) -> Result<(Vec<Mount>, bool)> {
+    let fail = |error: crate::Error| {
+        Error::call(
+            "read",
+            Path::new("/proc/thread-self/mountinfo"),
+            error.errno,
+        )
+    };
+    let mut lines = mountinfo::Lines::open().map_err(fail)?;
+    let mut missing: Vec<&str> = own
+        .lines()
+        .filter_map(|line| line.split(':').nth(1))
+        .collect();
+    let mut found = Vec::new();
+    while let Some(mount) = lines.next_of("cgroup").map_err(fail)? {
+        if mount.root == Path::new("/") && mount.mount_point.starts_with(USUAL_MOUNT) {
+            missing.retain(|names| !is_hierarchy(&mount, names));
+        }
+        found.push(mount);
+        if early && missing.is_empty() {
+            return Ok((found, false));
+        }
+    }
+    Ok((found, true))
+}
+
+/// Whether a mount shows the hierarchy with these names in `/proc/self/cgroup`; the one without names is v2's.
+fn is_hierarchy(mount: &Mount, names: &str) -> bool {
+    match (mount.fs_type.as_str(), names.split(',').next()) {
+        ("cgroup2", Some("")) => true,
+        ("cgroup", Some(first)) => mount.super_options.iter().any(|option| option == first),
+        _ => false,
     }
 }
 

@@ -2,6 +2,13 @@
 
 use super::*;
 
+impl Hierarchies {
+    /// From the texts of /proc.
+    fn from_text(mountinfo: &str, own: &str, probe: &dyn Fn(&Path) -> Probed) -> Result<Self> {
+        Self::from_mounts(mountinfo::parse(mountinfo.as_bytes()), own, probe)
+    }
+}
+
 const HYBRID: &str = "\
 31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
 32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct
@@ -126,4 +133,15 @@ fn a_mount_that_another_filesystem_covers_is_not_used() {
 fn this_host_has_a_cgroup_filesystem() {
     let found = Hierarchies::detect().unwrap();
     assert!(found.list().iter().all(|h| h.mount.is_dir()), "{found:?}");
+}
+
+/// The short ways and the long one, on whatever host this is.
+#[test]
+fn the_mounts_that_are_read_early_say_what_all_say() {
+    let own = file::read(Path::new("/proc/thread-self"), "cgroup").unwrap();
+    let all = Hierarchies::from_mounts(mounted(&own, false).unwrap().0, &own, &probe).unwrap();
+    assert_eq!(Hierarchies::detect().unwrap(), all);
+    if let Some(unified) = whole_unified(&own) {
+        assert_eq!(unified, all);
+    }
 }
