@@ -46,7 +46,15 @@ impl std::error::Error for Error {}
 
 impl From<sys::Error> for Error {
     fn from(error: sys::Error) -> Self {
-        Self::new(error.to_string())
+        let hidden = error.errno == nix::errno::Errno::ENOSYS;
+        let error = Self::new(error.to_string());
+        if hidden {
+            error.hint(
+                "the kernel is older than Linux 5.12, or the seccomp filter of an outer container hides this system call",
+            )
+        } else {
+            error
+        }
     }
 }
 
@@ -83,5 +91,21 @@ pub trait Within<T> {
 impl<T, E: Into<Error>> Within<T> for std::result::Result<T, E> {
     fn within(self, what: impl FnOnce() -> String) -> Result<T> {
         self.map_err(|error| error.into().within(what()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::errno::Errno;
+
+    #[test]
+    fn a_system_call_that_is_hidden_is_named_with_the_likely_reason() {
+        let call = "openat2(3</proc>, \"self\", O_PATH, 0, 0)";
+        let error = Error::from(sys::Error::new(Errno::ENOSYS, call));
+        assert!(error.message.starts_with("openat2("), "{error}");
+        assert!(error.hint.unwrap().contains("seccomp filter"));
+        let error = Error::from(sys::Error::new(Errno::EPERM, call));
+        assert_eq!(error.hint, None);
     }
 }

@@ -46,6 +46,11 @@ pub(super) fn make(root: &Root, one: &MountPlan, fs_type: &str, source: &str) ->
             set_attributes(&tree, one)?;
             tree
         }
+        Err(error) if fs_type == "proc" && error.message.contains("EPERM") => {
+            return Err(error.hint(
+                "inside a user namespace a new procfs needs its own pid namespace and a /proc of the host without anything mounted over it; or bind-mount /proc",
+            ));
+        }
         other => other?,
     };
     if one.options.tmpcopyup {

@@ -23,6 +23,7 @@ mod devices;
 pub mod exec_child;
 mod filesystems;
 mod identity;
+pub mod idmaps;
 mod mounts;
 mod program;
 pub mod protocol;

@@ -5,6 +5,7 @@
 //! the source there and passes the descriptor on. In that namespace, so that the flags of the host's mounts stay
 //! locked: a tree of the parent's own namespace could be made writable again by the container.
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
@@ -12,8 +13,8 @@ use sys::mount::{self, MountAttrs, OpenTree};
 use sys::namespace::{self, NamespaceKind};
 use sys::process::{Child, CloneArgs, Forked, clone3};
 
+use super::idmaps;
 use super::protocol::{self, FromChild, MAX};
-use super::spawn;
 use crate::error::{Error, Result, Within};
 use crate::plan::{IdMapPlan, MountPlan, MountSource, Plan};
 
@@ -50,7 +51,7 @@ pub fn answer(socket: impl AsFd, child: &Child, plan: &Plan, index: usize) -> Re
     let users = match &mount.idmap {
         None => None,
         Some(IdMapPlan::Maps { uids, gids }) => Some(
-            spawn::user_namespace(uids, gids).within(|| format!("mounts[{index}].uidMappings"))?,
+            idmaps::user_namespace(uids, gids).within(|| format!("mounts[{index}].uidMappings"))?,
         ),
         Some(IdMapPlan::Namespace(path)) => Some(namespace::open(path, NamespaceKind::User)?),
     };
@@ -88,18 +89,21 @@ fn open(child: &Child, mount: &MountPlan, users: Option<&OwnedFd>) -> Result<Own
             recursive,
             ..MountAttrs::default()
         };
-        mount::mount_setattr(&tree, change).map_err(|error| {
-            let hint = match error.errno {
-                Errno::EINVAL => "the filesystem of the source does not support id-mapped mounts",
-                Errno::EPERM => {
-                    "the source is id-mapped already, or its filesystem belongs to another user namespace"
-                }
-                _ => return Error::from(error),
-            };
-            Error::from(error).hint(format!("{path:?}: {hint}"))
-        })?;
+        mount::mount_setattr(&tree, change).map_err(|error| explain(error, path))?;
     }
     Ok(tree)
+}
+
+/// Why owners cannot be mapped.
+pub(super) fn explain(error: sys::Error, path: &Path) -> Error {
+    let hint = match error.errno {
+        Errno::EINVAL => "the filesystem of the source does not support id-mapped mounts",
+        Errno::EPERM => {
+            "the source is id-mapped already, or its filesystem belongs to another user namespace"
+        }
+        _ => return error.into(),
+    };
+    Error::from(error).hint(format!("{path:?}: {hint}"))
 }
 
 /// How the source of a bind mount is opened.

@@ -1,6 +1,5 @@
 //! The parent's side of a birth: one `clone3`, then what only the parent may do to the child.
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
@@ -11,7 +10,6 @@ use sys::process::{Child, CloneArgs, Forked, clone3};
 use super::protocol::{self, FromChild};
 use crate::error::{Error, Result, Within};
 use crate::plan::{NamespacePlan, ProcessPlan};
-use crate::spec::IdMapping;
 
 /// Opens the namespaces that are joined by path and checks their kinds, before anything is made.
 ///
@@ -196,33 +194,6 @@ fn enter_all(joined: Vec<(NamespaceKind, OwnedFd)>) -> Result<()> {
     Ok(())
 }
 
-/// Writes the id maps of the child's new user namespace.
-///
-/// # Errors
-/// `EPERM` for ids that this user may not map.
-pub fn write_id_maps(pid: Pid, plan: &NamespacePlan) -> Result<()> {
-    if !plan.is_new(NamespaceKind::User) {
-        return Ok(());
-    }
-    let write = |file: &str, content: &str| {
-        let path = format!("/proc/{pid}/{file}");
-        std::fs::write(&path, content)
-            .map_err(|error| Error::from(sys::Error::from_io(&error, format!("write({path:?})"))))
-    };
-    if !nix::unistd::geteuid().is_root() {
-        // An unprivileged user may map its groups only where it cannot drop any: user_namespaces(7).
-        write("setgroups", "deny").within(|| "linux.gidMappings".to_owned())?;
-    }
-    write("uid_map", &map_text(&plan.uid_map)).within(|| "linux.uidMappings".to_owned())?;
-    write("gid_map", &map_text(&plan.gid_map)).within(|| "linux.gidMappings".to_owned())
-}
-
-fn map_text(map: &[IdMapping]) -> String {
-    map.iter()
-        .map(|range| format!("{} {} {}\n", range.container_id, range.host_id, range.size))
-        .collect()
-}
-
 /// Sets `oom_score_adj` from outside: the child may no longer write it once it has another user.
 ///
 /// # Errors
@@ -277,43 +248,5 @@ pub fn set_scheduler(pid: Pid, process: &ProcessPlan) -> Result<()> {
             sys::process::set_scheduler_of(pid, scheduler).within(|| "process.scheduler".to_owned())
         }
         _ => Ok(()),
-    }
-}
-
-/// A user namespace with these maps, for an id-mapped mount. Its only process is gone when this returns.
-///
-/// # Errors
-/// `EPERM` for ids that this user may not map.
-pub fn user_namespace(uid_map: &[IdMapping], gid_map: &[IdMapping]) -> Result<OwnedFd> {
-    let (ours, theirs) = sys::fd::pipe()?;
-    match clone3(&CloneArgs {
-        namespaces: CloneFlags::CLONE_NEWUSER,
-        ..CloneArgs::default()
-    })? {
-        Forked::Child => {
-            drop(theirs);
-            // Waits for the parent to let go of the pipe; what the read says does not matter.
-            drop(sys::fd::read(&ours, &mut [0]));
-            sys::process::exit_now(0)
-        }
-        Forked::Parent(child) => {
-            drop(ours);
-            let plan = NamespacePlan {
-                new: CloneFlags::CLONE_NEWUSER,
-                join: Vec::new(),
-                uid_map: uid_map.to_vec(),
-                gid_map: gid_map.to_vec(),
-            };
-            let fd = write_id_maps(child.pid, &plan).and_then(|()| {
-                namespace::open(
-                    Path::new(&format!("/proc/{}/ns/user", child.pid)),
-                    NamespaceKind::User,
-                )
-                .map_err(Error::from)
-            });
-            drop(theirs);
-            sys::process::wait(&child.pidfd)?;
-            fd
-        }
     }
 }

@@ -132,6 +132,7 @@ impl Plan {
             "process property must not be empty",
         );
         let process = ProcessPlan::new(process, &mut problems, &mut warnings);
+        namespaces.check_user(&process, &mut problems);
         check_hooks(&spec.hooks, &mut problems);
         let personality = personality(spec, &mut problems);
         let cgroup = cgroup::plan(manager, id, &spec.linux, &spec.oci_version, &mut problems);

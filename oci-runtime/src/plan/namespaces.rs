@@ -112,6 +112,11 @@ impl NamespacePlan {
                     "a new user namespace needs mappings",
                 );
                 check_id_map(field, map, problems);
+                problems.require(
+                    map.is_empty() || is_mapped(map, 0),
+                    field,
+                    "id 0 of the container is not mapped, and its root makes the mounts",
+                );
             } else if self.path(NamespaceKind::User).is_none() && !map.is_empty() {
                 problems.push(
                     field,
@@ -124,9 +129,49 @@ impl NamespacePlan {
     }
 }
 
+impl NamespacePlan {
+    /// Whether the user and the groups of the process exist in a new user namespace.
+    pub fn check_user(&self, process: &super::ProcessPlan, problems: &mut Problems) {
+        if !self.is_new(NamespaceKind::User) {
+            return;
+        }
+        let mut check = |map: &[IdMapping], id: u32, field: &str, map_field: &str| {
+            let known = map.is_empty() || is_mapped(map, id);
+            problems.require(known, field, &format!("{id} is not mapped by {map_field}"));
+        };
+        let (uids, gids) = ("linux.uidMappings", "linux.gidMappings");
+        check(&self.uid_map, process.uid, "process.user.uid", uids);
+        check(&self.gid_map, process.gid, "process.user.gid", gids);
+        for group in &process.groups {
+            check(&self.gid_map, *group, "process.user.additionalGids", gids);
+        }
+    }
+}
+
+/// Whether the map gives this id of the container to somebody.
+fn is_mapped(map: &[IdMapping], id: u32) -> bool {
+    map.iter().any(|range| {
+        id.checked_sub(range.container_id)
+            .is_some_and(|offset| offset < range.size)
+    })
+}
+
+/// A map as `/proc/<pid>/uid_map` takes it.
+pub fn map_text(map: &[IdMapping]) -> String {
+    map.iter()
+        .map(|range| format!("{} {} {}\n", range.container_id, range.host_id, range.size))
+        .collect()
+}
+
 /// The kernel's limits on an id map, `user_namespaces(7)`.
 pub fn check_id_map(field: &str, map: &[IdMapping], problems: &mut Problems) {
     problems.require(map.len() <= 340, field, "more than 340 ranges");
+    // It is written at once, and the kernel takes less than a page.
+    problems.require(
+        map.len() < 100 || map_text(map).len() < 4096,
+        field,
+        "longer than the 4095 bytes that the kernel takes",
+    );
     for (index, range) in map.iter().enumerate() {
         let field = format!("{field}[{index}]");
         let ends = [range.container_id, range.host_id].map(|first| first.checked_add(range.size));

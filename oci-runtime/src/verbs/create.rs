@@ -16,8 +16,8 @@ use crate::id::ContainerId;
 use crate::init::child::Init;
 use crate::init::protocol::{self, FromChild, ToChild};
 use crate::init::spawn::{self, Birth};
-use crate::init::{Inherited, Preserved, console, sources};
-use crate::plan::Plan;
+use crate::init::{Inherited, Preserved, console, idmaps, sources};
+use crate::plan::{Plan, ProcessPlan};
 use crate::spec::Spec;
 use crate::state::{self, State, Status};
 use crate::undo::Undo;
@@ -164,6 +164,20 @@ pub fn connect_console(plan: &Plan, socket: Option<&Path>) -> Result<Option<Owne
     console::connect(socket).map(Some)
 }
 
+/// Groups that a user without privileges cannot give to anybody.
+///
+/// # Errors
+/// The caller is such a user, and there are some.
+pub fn check_groups(process: &ProcessPlan) -> Result<()> {
+    if process.groups.is_empty() || nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    let text = "cannot set any additional groups in a rootless container";
+    Err(Error::new(text)
+        .within("process.user.additionalGids")
+        .hint("leave them out, or run as root of a user namespace that has them"))
+}
+
 /// Reads `config.json` and decides.
 ///
 /// # Errors
@@ -190,6 +204,7 @@ pub fn read_plan(global: &Global, id: &ContainerId, options: &Options) -> Result
     for warning in &plan.warnings {
         global.warn(warning);
     }
+    check_groups(&plan.process)?;
     if !plan.rootfs.is_dir() {
         let text = format!(
             "config.json: root.path: {:?}: no such file or directory (ENOENT)",
@@ -301,7 +316,7 @@ fn steps<'a>(
         cgroup.add_process(child.pid.as_raw())?;
     }
     state.pid = child.pid.as_raw();
-    spawn::write_id_maps(child.pid, &plan.namespaces)?;
+    idmaps::write(child.pid, &plan.namespaces)?;
 
     // 3. to 5. The hooks, and the child's own steps.
     // A child that is gone already has left the reason behind.

@@ -7,6 +7,7 @@ use crate::error::{Error, Result, Within};
 use crate::plan::{Problems, ProcessPlan};
 use crate::spec::{Capabilities, Process, Spec};
 use crate::state::State;
+use crate::verbs::create;
 
 /// What to run: the file of `--process`, or the container's own process with the flags' changes.
 ///
@@ -23,9 +24,11 @@ pub(super) fn plan(global: &Global, state: &State, parsed: &Parsed) -> Result<Pr
     for warning in warnings {
         global.warn(&warning);
     }
-    problems
+    let plan = problems
         .into_result(plan)
-        .map_err(|problems| Error::new(problems.to_string()))
+        .map_err(|problems| Error::new(problems.to_string()))?;
+    create::check_groups(&plan)?;
+    Ok(plan)
 }
 
 fn read_process(path: &Path) -> Result<Process> {
