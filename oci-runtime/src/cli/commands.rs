@@ -236,6 +236,16 @@ pub const COMMANDS: &[Command] = &[
         ],
     },
     Command {
+        name: "mounts",
+        operands: "add|remove ID FILE",
+        count: (3, 3),
+        makes_processes: true,
+        about: "add mounts to a running container, or remove them",
+        details: "FILE (- for stdin) holds an array of mounts, as \"mounts\" of config.json does.\n\
+                  Mounts are removed in reverse order, by their destinations.",
+        flags: &[HELP],
+    },
+    Command {
         name: "spec",
         operands: "",
         count: (0, 0),

@@ -195,6 +195,7 @@ fn execute(global: &Global, command: &Command, parsed: &Parsed) -> Result<u8> {
         "delete" => verbs::delete::run(global, &id(parsed)?, parsed.is_on("force")),
         "exec" => verbs::exec::run(global, &id(parsed)?, parsed),
         "list" => verbs::list::run(global, parsed),
+        "mounts" => verbs::mounts::run(global, parsed),
         "update" => verbs::update::run(global, &id(parsed)?, parsed),
         "spec" => verbs::spec::run(parsed),
         "features" => verbs::features::run(),

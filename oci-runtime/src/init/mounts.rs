@@ -85,6 +85,7 @@ fn make_one(root: &Root, one: &MountPlan, maker: &Maker<'_>) -> Result<Option<Ow
         }
         MountSource::Bind { path, recursive } => {
             let tree = open_source(one, path, *recursive, maker)?;
+            set_attributes(&tree, one)?;
             bind(root, one, &tree)?;
             tree
         }
@@ -139,8 +140,8 @@ fn open_source(
     }
 }
 
+/// Attaches the source of a bind mount, whose attributes are set.
 pub(super) fn bind(root: &Root, one: &MountPlan, tree: &OwnedFd) -> Result<()> {
-    set_attributes(tree, one)?;
     let target = bind_target(root, one, tree)?;
     refuse_inside_proc(&target, one)?;
     Ok(mount::attach_at(tree, &target)?)
@@ -230,15 +231,23 @@ pub(super) fn refuse_inside_proc(target: &OwnedFd, one: &MountPlan) -> Result<()
 /// The mount refuses.
 pub(super) fn finish(mounted: &Mounted) -> Result<()> {
     for (index, destination, mount) in &mounted.readonly_late {
-        let set = MountAttr::MOUNT_ATTR_RDONLY;
-        mount::mount_setattr(
-            mount,
-            MountAttrs {
-                set,
-                ..MountAttrs::default()
-            },
-        )
-        .within(|| format!("mounts[{index}] at {destination:?}"))?;
+        set_readonly(mount).within(|| format!("mounts[{index}] at {destination:?}"))?;
     }
     Ok(())
+}
+
+/// The same for one mount whose time has come.
+pub(super) fn make_late_readonly(one: &MountPlan, made: &OwnedFd) -> Result<()> {
+    if one.readonly_is_late() {
+        set_readonly(made)?;
+    }
+    Ok(())
+}
+
+fn set_readonly(mount: &OwnedFd) -> Result<()> {
+    let change = MountAttrs {
+        set: MountAttr::MOUNT_ATTR_RDONLY,
+        ..MountAttrs::default()
+    };
+    Ok(mount::mount_setattr(mount, change)?)
 }

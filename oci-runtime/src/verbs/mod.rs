@@ -5,6 +5,7 @@ pub mod exec;
 pub mod features;
 pub mod kill;
 pub mod list;
+pub mod mounts;
 pub mod pidfd;
 pub mod run;
 pub mod spec;

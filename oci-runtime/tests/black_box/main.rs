@@ -15,6 +15,7 @@ mod lifecycle;
 mod limits;
 mod mount_options;
 mod mounts;
+mod mounts_command;
 mod notify;
 mod process;
 mod security;
