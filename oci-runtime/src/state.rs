@@ -36,6 +36,9 @@ pub struct State {
     pub start_time: u64,
     /// The directory of the bundle.
     pub bundle: PathBuf,
+    /// Its configuration, where that is not the `config.json` of the bundle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<PathBuf>,
     /// The directory of the root filesystem.
     pub rootfs: PathBuf,
     /// When it was created, RFC 3339.
@@ -274,6 +277,7 @@ impl State {
             pid: 0,
             start_time: 0,
             bundle: plan.bundle.clone(),
+            config: None,
             rootfs: plan.rootfs.clone(),
             created: crate::time::now(),
             owner: nix::unistd::geteuid().as_raw(),

@@ -18,6 +18,7 @@ pub mod namespace;
 pub mod netns;
 pub mod path;
 pub mod process;
+pub mod regex;
 pub mod signalfd;
 pub mod socket;
 pub mod spawn;

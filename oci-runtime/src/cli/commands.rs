@@ -30,7 +30,7 @@ pub const GLOBAL: &[Flag] = &[
     Flag::value(
         "log",
         "FILE",
-        "also write the error of a failed command to FILE",
+        "also write the error of a failed command to FILE; or to syslog:NAME or journald:NAME",
     ),
     Flag::value(
         "log-format",
@@ -87,6 +87,11 @@ const NO_PIVOT: Flag = Flag::switch(
     "use chroot instead of pivot_root: for a host whose root is a ramdisk",
 );
 const NO_KEYRING: Flag = Flag::switch("no-new-keyring", "keep the session keyring of the caller");
+const REGEX: Flag = Flag::switch(
+    "regex",
+    "take ID for a regular expression: all containers whose id it is found in",
+)
+.short('r');
 const HELP: Flag = Flag::switch("help", "show this help").short('h');
 
 /// All commands, in the order of a container's life.
@@ -149,7 +154,7 @@ pub const COMMANDS: &[Command] = &[
         makes_processes: false,
         about: "send a signal to a container's program",
         details: "SIGNAL is a number or a name, with or without SIG in front; SIGTERM where it is left out.",
-        flags: &[Flag::switch("all", "send it to every process of the container").short('a'), HELP],
+        flags: &[Flag::switch("all", "send it to every process of the container").short('a'), REGEX, HELP],
     },
     Command {
         name: "delete",
@@ -160,6 +165,7 @@ pub const COMMANDS: &[Command] = &[
         details: "",
         flags: &[
             Flag::switch("force", "end it with SIGKILL first; a container that does not exist is no error").short('f'),
+            REGEX,
             HELP,
         ],
     },

@@ -49,6 +49,8 @@ pub struct Parsed {
     values: Vec<(&'static str, String)>,
     /// Everything from the first operand on.
     pub operands: Vec<String>,
+    /// The operands but the first as they came, where one of them is not text.
+    pub program: Vec<std::ffi::OsString>,
 }
 
 impl Parsed {

@@ -1,9 +1,12 @@
 //! The command line: runc's, so that whatever drives runc can drive this program.
+mod args;
 pub mod commands;
 pub mod flags;
 pub mod help;
+mod root;
 
-use std::path::{Path, PathBuf};
+use std::ffi::OsString;
+use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::id::ContainerId;
@@ -37,7 +40,7 @@ impl Global {
 }
 
 /// Runs the program with these arguments (the first being the program's name). Returns the exit code.
-pub fn run(args: &[String]) -> u8 {
+pub fn run(args: &[OsString]) -> u8 {
     let args = args.get(1..).unwrap_or_default();
     let mut log = Log::default();
     let (error, code) = match dispatch(args, &mut log) {
@@ -48,7 +51,8 @@ pub fn run(args: &[String]) -> u8 {
     code
 }
 
-fn dispatch(args: &[String], log: &mut Log) -> std::result::Result<u8, (Error, u8)> {
+fn dispatch(raw: &[OsString], log: &mut Log) -> std::result::Result<u8, (Error, u8)> {
+    let args = &args::as_text(raw);
     let usage = |error: String| {
         (
             Error::new(error).hint("\"davit-oci --help\" shows the command line"),
@@ -58,11 +62,12 @@ fn dispatch(args: &[String], log: &mut Log) -> std::result::Result<u8, (Error, u
     let global = Parsed::new(GLOBAL, args).map_err(usage)?;
     // First of all, so that even a wrong flag is an entry in the log.
     if let Some(path) = global.get("log") {
-        log.open(Path::new(path)).map_err(|error| (error, 1))?;
+        log.open(path).map_err(|error| (error, 1))?;
     }
     log.set_format(global.get("log-format").unwrap_or("text"))
         .map_err(|error| (error, 1))?;
     log.debug = global.is_on("debug");
+    args::refuse_bytes(&raw[..raw.len() - global.operands.len()]).map_err(|error| (error, 1))?;
     if global.is_on("version") {
         print(&verbs::version()).map_err(|error| (error, 1))?;
         return Ok(0);
@@ -86,7 +91,8 @@ fn dispatch(args: &[String], log: &mut Log) -> std::result::Result<u8, (Error, u
         return Err(usage(format!("no such command: {name:?}")));
     };
     let code = if command.name == "exec" { 255 } else { 1 };
-    let parsed = Parsed::new(command.flags, rest).map_err(usage)?;
+    let mut parsed = Parsed::new(command.flags, rest).map_err(usage)?;
+    args::check(raw, command, &mut parsed).map_err(|error| (error, code))?;
     if parsed.is_on("help") {
         print(&help::command(command)).map_err(|error| (error, 1))?;
         return Ok(0);
@@ -139,9 +145,8 @@ fn settings(global: &Parsed, log: &Log) -> Result<Global> {
             "--cgroup-manager {manager:?} is not supported, only cgroupfs"
         )));
     }
-    let unprivileged = !nix::unistd::geteuid().is_root();
     let rootless = match global.get("rootless").unwrap_or("auto") {
-        "auto" => unprivileged,
+        "auto" => root::is_unprivileged(),
         "true" => true,
         "false" => false,
         other => {
@@ -155,7 +160,7 @@ fn settings(global: &Parsed, log: &Log) -> Result<Global> {
         Some(root) => {
             std::path::absolute(root).map_err(|error| Error::new(format!("--root: {error}")))?
         }
-        None => default_root(unprivileged),
+        None => root::default()?,
     };
     if root == Path::new("/") {
         return Err(Error::new("--root: the root directory cannot be used"));
@@ -169,13 +174,6 @@ fn settings(global: &Parsed, log: &Log) -> Result<Global> {
     })
 }
 
-fn default_root(unprivileged: bool) -> PathBuf {
-    match std::env::var_os("XDG_RUNTIME_DIR") {
-        Some(dir) if unprivileged && !dir.is_empty() => PathBuf::from(dir).join("davit-oci"),
-        _ => PathBuf::from("/run/davit-oci"),
-    }
-}
-
 fn execute(global: &Global, command: &Command, parsed: &Parsed) -> Result<u8> {
     let id = |parsed: &Parsed| {
         ContainerId::new(
@@ -186,11 +184,22 @@ fn execute(global: &Global, command: &Command, parsed: &Parsed) -> Result<u8> {
                 .unwrap_or_default(),
         )
     };
+    let regex = parsed.is_on("regex");
     match command.name {
         "create" => verbs::create::run(global, &id(parsed)?, parsed),
         "start" => verbs::start::run(global, &id(parsed)?),
         "run" => verbs::run::run(global, &id(parsed)?, parsed),
         "state" => verbs::state::run(global, &id(parsed)?),
+        "kill" | "delete" if regex => {
+            let pattern = parsed.operands.first().map(String::as_str);
+            verbs::pattern::each(global, pattern.unwrap_or_default(), |id| {
+                if command.name == "kill" {
+                    verbs::kill::run(global, id, parsed)
+                } else {
+                    verbs::delete::run(global, id, parsed.is_on("force"))
+                }
+            })
+        }
         "kill" => verbs::kill::run(global, &id(parsed)?, parsed),
         "delete" => verbs::delete::run(global, &id(parsed)?, parsed.is_on("force")),
         "exec" => verbs::exec::run(global, &id(parsed)?, parsed),

@@ -269,6 +269,7 @@ fn steps<'a>(
         global.store.remove(id).map_err(|error| error.message)
     });
     let mut state = State::creating(id, plan, &cgroup);
+    state.config.clone_from(&options.config);
     global.store.save(id, &state)?;
     global.store.make_fifo(id)?;
     notify::make_directory(&global.store.dir(id))?;

@@ -59,7 +59,7 @@ fn read(global: &Global) -> Result<Vec<(State, Status)>> {
 fn json(containers: &[(State, Status)]) -> Result<String> {
     // What Go writes for an empty list.
     if containers.is_empty() {
-        return Ok("null".to_owned());
+        return Ok("null\n".to_owned());
     }
     let owners: Vec<String> = containers
         .iter()
@@ -74,7 +74,9 @@ fn json(containers: &[(State, Status)]) -> Result<String> {
             report
         })
         .collect();
-    serde_json::to_string(&reports).map_err(|error| Error::new(error.to_string()))
+    serde_json::to_string(&reports)
+        .map(|text| text + "\n")
+        .map_err(|error| Error::new(error.to_string()))
 }
 
 /// Columns as Go's tabwriter(12, 1, 3) aligns them.
@@ -97,7 +99,7 @@ fn table(containers: &[(State, Status)]) -> String {
     }
     let width = |column: usize| {
         rows.iter()
-            .map(|row| row[column].len() + 3)
+            .map(|row| row[column].chars().count() + 3)
             .max()
             .unwrap_or(0)
             .max(12)

@@ -6,6 +6,7 @@ pub mod features;
 pub mod kill;
 pub mod list;
 pub mod mounts;
+pub mod pattern;
 pub mod pidfd;
 pub mod run;
 pub mod spec;

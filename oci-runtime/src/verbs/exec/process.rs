@@ -1,4 +1,6 @@
 //! What `exec` runs: the process of a file, or the container's own with the changes of the flags.
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::cli::Global;
@@ -20,7 +22,15 @@ pub(super) fn plan(global: &Global, state: &State, parsed: &Parsed) -> Result<Pr
     };
     let mut problems = Problems::default();
     let mut warnings = Vec::new();
-    let plan = ProcessPlan::new(&process, &mut problems, &mut warnings);
+    let mut plan = ProcessPlan::new(&process, &mut problems, &mut warnings);
+    if !parsed.program.is_empty() && parsed.get("process").is_none() {
+        // Arguments that are not text go to the program as they came; none of the system's holds a NUL byte.
+        plan.args = parsed
+            .program
+            .iter()
+            .filter_map(|argument| CString::new(argument.as_bytes()).ok())
+            .collect();
+    }
     for warning in warnings {
         global.warn(&warning);
     }
@@ -40,7 +50,10 @@ fn read_process(path: &Path) -> Result<Process> {
 }
 
 fn from_config(state: &State, parsed: &Parsed) -> Result<Process> {
-    let path = state.bundle.join("config.json");
+    let path = state
+        .config
+        .clone()
+        .unwrap_or_else(|| state.bundle.join("config.json"));
     let text = std::fs::read(&path)
         .map_err(|error| sys::Error::from_io(&error, format!("read({path:?})")))?;
     let spec: Spec = serde_json::from_slice(&text)

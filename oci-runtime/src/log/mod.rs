@@ -2,10 +2,12 @@
 //!
 //! Podman reads the whole log as one JSON document, so a failed command writes exactly one entry, and warnings go
 //! there only with `--debug`.
+mod target;
+
 use std::io::Write;
-use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use target::{Severity, Target};
 
 /// The format of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -20,7 +22,7 @@ pub enum Format {
 /// The log and how to write it.
 #[derive(Debug, Clone, Default)]
 pub struct Log {
-    path: Option<PathBuf>,
+    target: Option<Target>,
     format: Format,
     /// Whether warnings are wanted.
     pub debug: bool,
@@ -34,15 +36,17 @@ struct Entry<'a> {
 }
 
 impl Log {
-    /// Uses this file, which is made where missing, so that its reader finds it even without an error.
+    /// Uses this file (`PATH` or `file:PATH`), which is made where missing, so that its reader finds it even without an
+    /// error; or `syslog:NAME` or `journald:NAME`.
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn open(&mut self, path: &Path) -> Result<()> {
-        let path =
-            std::path::absolute(path).map_err(|error| Error::new(format!("--log: {error}")))?;
-        append(&path, "").map_err(|error| Error::from(error).within("--log"))?;
-        self.path = Some(path);
+    pub fn open(&mut self, target: &str) -> Result<()> {
+        let target = Target::parse(target)?;
+        target
+            .open()
+            .map_err(|error| Error::from(error).within("--log"))?;
+        self.target = Some(target);
         Ok(())
     }
 
@@ -61,10 +65,8 @@ impl Log {
             Some(hint) => format!("{} (hint: {hint})", error.message),
             None => error.message.clone(),
         };
-        if let Some(path) = &self.path
-            && let Err(failed) = append(path, &self.entry("error", &message))
-        {
-            say(&format!("davit-oci: --log: {failed}\n"));
+        if let Some(target) = &self.target {
+            self.write(target, Severity::Error, &message);
         }
         let hint = error
             .hint
@@ -75,14 +77,17 @@ impl Log {
 
     /// Reports what is odd but not wrong.
     pub fn warning(&self, message: &str) {
-        match &self.path {
-            Some(path) if self.debug => {
-                if let Err(failed) = append(path, &self.entry("warning", message)) {
-                    say(&format!("davit-oci: --log: {failed}\n"));
-                }
-            }
+        match &self.target {
+            Some(target) if self.debug => self.write(target, Severity::Warning, message),
             Some(_) => {}
             None => say(&format!("davit-oci: warning: {message}\n")),
+        }
+    }
+
+    fn write(&self, target: &Target, severity: Severity, message: &str) {
+        let line = self.entry(severity.name(), message);
+        if let Err(failed) = target.write(severity, message, &line) {
+            say(&format!("davit-oci: --log: {failed}\n"));
         }
     }
 
@@ -108,17 +113,6 @@ fn say(text: &str) {
     drop(std::io::stderr().lock().write_all(text.as_bytes()));
 }
 
-fn append(path: &Path, text: &str) -> sys::Result<()> {
-    let write = || {
-        let mut file = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(path)?;
-        file.write_all(text.as_bytes())
-    };
-    write().map_err(|error| sys::Error::from_io(&error, format!("write({path:?})")))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,7 +122,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log.json");
         let mut log = Log::default();
-        log.open(&path).unwrap();
+        log.open(path.to_str().unwrap()).unwrap();
         log.set_format("json").unwrap();
         log.warning("not here without --debug");
         log.error(&Error::new("create \"x\": broken\nin two lines").hint("look"));
