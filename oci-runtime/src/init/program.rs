@@ -135,6 +135,7 @@ pub(super) fn leave_to_doorkeeper(
         gate: gate.as_raw_fd(),
         filter: None,
         prefix: &format!("davit-oci: exec: {:?}: ", name_of(process)),
+        birth: None,
     };
     Error::from(keeper.take_over(file, program, &process.args, env))
         .hint("does a security module of this host forbid to execute files in memory?")

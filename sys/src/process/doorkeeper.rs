@@ -21,7 +21,7 @@ const ELF_HEADER: usize = 64;
 const PROGRAM_HEADER: usize = 56;
 const CODE_AT: usize = ELF_HEADER + 2 * PROGRAM_HEADER;
 /// Bytes of the parameters at the end of the code.
-const PARAMETERS: usize = 40;
+const PARAMETERS: usize = 56;
 
 /// Reasons for which the last `execve(2)` of a file that was there a moment ago can fail.
 const REASONS: [Errno; 9] = [
@@ -49,6 +49,45 @@ davit_doorkeeper_start:
     mov r12, rsp                                # argc, argv..., NULL, envp..., NULL
     mov rbx, [rsp]
     sub rsp, 128
+    test byte ptr [rip + 55f], 1                # is somebody to be born first?
+    jz 20f
+    mov eax, 56                                 # clone(CLONE_PARENT): a sibling, on a copy of this stack
+    mov edi, 0x8000
+    xor esi, esi
+    xor edx, edx
+    xor r10d, r10d
+    xor r8d, r8d
+    syscall
+    test rax, rax
+    jz 10f
+    mov byte ptr [rsp], 80                      # write(gate, "P" and the id or the errno, 5), exit_group(0)
+    mov dword ptr [rsp + 1], eax
+    mov eax, 1
+    mov edi, dword ptr [rip + 50f]
+    mov rsi, rsp
+    mov edx, 5
+    syscall
+    mov eax, 231
+    xor edi, edi
+    syscall
+10: mov eax, 112                                # setsid()
+    syscall
+    test byte ptr [rip + 55f], 2
+    jz 11f
+    mov eax, 16                                 # ioctl(0, TIOCSCTTY, 0)
+    xor edi, edi
+    mov esi, 0x540e
+    xor edx, edx
+    syscall
+    mov r14, qword ptr [rip + 53f]
+    test rax, rax
+    jnz 35f
+11: mov byte ptr [rsp], 107                     # write(gate, "k", 1)
+    mov eax, 1
+    mov edi, dword ptr [rip + 50f]
+    mov rsi, rsp
+    mov edx, 1
+    syscall
 20: xor eax, eax                                # read(gate, a byte of the stack, 1)
     mov edi, dword ptr [rip + 50f]
     mov rsi, rsp
@@ -58,10 +97,17 @@ davit_doorkeeper_start:
     je 20b
     cmp rax, 1
     jne 40f
-    mov eax, 3                                  # close(gate)
     mov edi, dword ptr [rip + 50f]
+    test byte ptr [rip + 55f], 1
+    jnz 21f
+    mov eax, 3                                  # close(gate)
     syscall
-    cmp word ptr [rip + 52f], 0
+    jmp 22f
+21: mov eax, 72                                 # fcntl(gate, F_SETFD, FD_CLOEXEC): a failure is told through it
+    mov esi, 2
+    mov edx, 1
+    syscall
+22: cmp word ptr [rip + 52f], 0
     je 30f
     mov eax, 317                                # seccomp(SECCOMP_SET_MODE_FILTER, flags, program)
     mov edi, 1
@@ -85,13 +131,13 @@ davit_doorkeeper_start:
     je 37f
     add r14, 16
     jmp 36b
-37: mov eax, 1                                  # write(2, its text)
-    mov edi, 2
+37: mov eax, 1                                  # write(2 or the gate, its text)
+    mov edi, dword ptr [rip + 56f]
     mov edx, dword ptr [r14 + 4]
     mov rsi, qword ptr [r14 + 8]
     syscall
-40: mov eax, 231                                # exit_group(1)
-    mov edi, 1
+40: mov eax, 231                                # exit_group(1 or 255)
+    mov edi, dword ptr [rip + 57f]
     syscall
     ud2
     .balign 8
@@ -102,6 +148,10 @@ davit_doorkeeper_start:
     .quad 0
 53: .quad 0                                     # texts for execve
 54: .quad 0                                     # texts for seccomp
+55: .long 0                                     # 1: be born first, 2: with a terminal
+56: .long 0                                     # where a failure is told
+57: .long 0                                     # the exit code of a failure
+    .long 0
 davit_doorkeeper_end:
     .popsection
     "#
@@ -130,6 +180,18 @@ pub struct Doorkeeper<'a> {
     pub filter: Option<(&'a [u8], u32)>,
     /// What a failure is reported with in front, on descriptor 2.
     pub prefix: &'a str,
+    /// Whether the doorkeeper's first act is to give birth to a sibling that takes its place.
+    pub birth: Option<Birth>,
+}
+
+/// How the doorkeeper of a process that joins a pid namespace comes into it: the last process outside makes it, and
+/// nothing but this page is ever inside. The gate is then a connection to the parent, and carries
+/// - from the process that stays outside, and ends: `P` and the new one's id, or the negative errno, as four bytes;
+/// - from the new one, once it has a session of its own: `k`; or later `f`, a text and a NUL byte.
+#[derive(Debug, Clone, Copy)]
+pub struct Birth {
+    /// Whether descriptor 0 becomes the controlling terminal.
+    pub terminal: bool,
 }
 
 // === impl Doorkeeper ===
@@ -211,6 +273,13 @@ impl Doorkeeper<'_> {
         put(16, &filter_at.to_le_bytes());
         put(24, &exec_texts.to_le_bytes());
         put(32, &filter_texts.to_le_bytes());
+        let mode = self
+            .birth
+            .map_or(0, |birth| 1 | u32::from(birth.terminal) << 1);
+        let (told_on, code) = self.birth.map_or((2, 1), |_| (self.gate, 255_u32));
+        put(40, &mode.to_le_bytes());
+        put(44, &told_on.to_le_bytes());
+        put(48, &code.to_le_bytes());
         put_headers(&mut image);
         Ok(image)
     }
@@ -224,7 +293,10 @@ impl Doorkeeper<'_> {
                 || "cannot be started".to_owned(),
                 |errno| format!("{} ({})", errno.desc().to_lowercase(), errno_name(errno)),
             );
-            let text = format!("{}{what}{reason}\n", self.prefix);
+            let text = match self.birth {
+                None => format!("{}{what}{reason}\n", self.prefix),
+                Some(_) => format!("f{}{what}{reason}\0", self.prefix),
+            };
             // A text is some hundred bytes: its prefix is a file's name, and names end at 4096.
             let length = u32::try_from(text.len()).unwrap_or(0);
             table.extend_from_slice(&errno.map_or(0, |errno| errno as i32).to_le_bytes());
@@ -297,6 +369,7 @@ mod tests {
             gate: 0,
             filter,
             prefix: "exec: \"x\": ",
+            birth: None,
         };
         let file = crate::fd::sealed_memfd(c"test", &keeper.image().unwrap()).unwrap();
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
@@ -349,6 +422,59 @@ mod tests {
             let output = run(None, &[program, "x"], b"s");
             assert_eq!(String::from_utf8_lossy(&output.stderr), text);
             assert_eq!(output.status.code(), Some(1));
+        }
+    }
+
+    #[test]
+    #[allow(clippy::zombie_processes, reason = "the sibling is reaped by its id")]
+    fn a_sibling_is_born_and_tells_of_itself() {
+        for (program, told) in [
+            ("/bin/true", None),
+            (
+                "/no/such",
+                Some(&b"fx: no such file or directory (ENOENT)\0"[..]),
+            ),
+        ] {
+            let (ours, theirs) = crate::fd::seqpacket_pair().unwrap();
+            let keeper = Doorkeeper {
+                gate: 0,
+                filter: None,
+                prefix: "x: ",
+                birth: Some(Birth { terminal: false }),
+            };
+            let file = crate::fd::sealed_memfd(c"test", &keeper.image().unwrap()).unwrap();
+            let mut first = Command::new(format!("/proc/self/fd/{}", file.as_raw_fd()))
+                .arg0(program)
+                .arg("x")
+                .stdin(theirs)
+                .spawn()
+                .unwrap();
+            let hear = || {
+                let mut text = [0; 64];
+                let count = crate::fd::read(&ours, &mut text).unwrap();
+                text[..count].to_vec()
+            };
+            // Either may be heard first.
+            let (one, other) = (hear(), hear());
+            let (id, ready) = if one[0] == b'P' {
+                (one, other)
+            } else {
+                (other, one)
+            };
+            assert_eq!(ready, b"k");
+            let id = i32::from_le_bytes(id[1..].try_into().unwrap());
+            let pidfd = crate::process::pidfd_open(nix::unistd::Pid::from_raw(id)).unwrap();
+            assert!(first.wait().unwrap().success());
+            assert_eq!(
+                nix::unistd::getsid(Some(nix::unistd::Pid::from_raw(id)))
+                    .unwrap()
+                    .as_raw(),
+                id
+            );
+            crate::fd::write_all(&ours, b"h").unwrap();
+            assert_eq!(hear(), told.unwrap_or_default());
+            let code = if told.is_some() { 255 } else { 0 };
+            assert_eq!(crate::process::wait(&pidfd).unwrap().code(), code);
         }
     }
 

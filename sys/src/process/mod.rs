@@ -13,7 +13,7 @@ pub use attributes::{
     set_parent_death_signal, set_personality, set_scheduler, set_scheduler_of, setsid, umask,
 };
 pub use clone::{Child, CloneArgs, Forked, clone3, fork};
-pub use doorkeeper::Doorkeeper;
+pub use doorkeeper::{Birth, Doorkeeper};
 pub use environment::forget_environment;
 pub use exec::{
     block_all_signals, execve, execveat, ignore_signal, reset_signals, set_signal_mask,
