@@ -3,6 +3,7 @@
 //! One file per OCI verb in [`verbs`]. Everything a container process does before its program runs is in [`init`].
 #![forbid(unsafe_code)]
 
+pub mod cgroup;
 pub mod cli;
 pub mod error;
 pub mod exe;
@@ -10,6 +11,7 @@ pub mod hooks;
 pub mod id;
 pub mod init;
 pub mod log;
+pub mod members;
 pub mod plan;
 pub mod spec;
 pub mod state;

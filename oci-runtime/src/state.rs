@@ -330,6 +330,9 @@ impl State {
     /// # Errors
     /// No cgroup filesystem is mounted.
     pub fn cgroup(&self) -> Result<Cgroup> {
+        if self.cgroup_paths.is_empty() {
+            return Ok(Cgroup::none());
+        }
         let hierarchies = Hierarchies::detect()?;
         Ok(Cgroup::from_paths(&hierarchies, &self.cgroup_paths))
     }

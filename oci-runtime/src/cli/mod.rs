@@ -28,11 +28,19 @@ pub struct Global {
     pub log: Log,
     /// Whether what needs privileges may be left out.
     pub rootless: bool,
+    /// Whether that follows from who runs this program.
+    pub rootless_auto: bool,
     /// Who makes cgroups.
     pub cgroup_manager: Manager,
 }
 
 impl Global {
+    /// Whether a refusal for want of privileges may be tolerated. As [`Global::rootless`], and besides for the root of a
+    /// user namespace; that costs a look at /proc, so only a refusal asks for it.
+    pub fn tolerates_refusals(&self) -> bool {
+        self.rootless || (self.rootless_auto && sys::creds::in_user_namespace())
+    }
+
     /// Says something that is odd but not wrong.
     pub fn warn(&self, message: &str) {
         self.log.warning(message);
@@ -133,18 +141,8 @@ fn check_count(command: &Command, parsed: &Parsed) -> Result<()> {
 }
 
 fn settings(global: &Parsed, log: &Log) -> Result<Global> {
-    if global.is_on("systemd-cgroup") {
-        return Err(Error::new("--systemd-cgroup is not supported yet")
-            .hint("leave it out: the cgroup of the container is then made directly"));
-    }
-    if let Some(manager) = global
-        .get("cgroup-manager")
-        .filter(|manager| *manager != "cgroupfs")
-    {
-        return Err(Error::new(format!(
-            "--cgroup-manager {manager:?} is not supported, only cgroupfs"
-        )));
-    }
+    let cgroup_manager =
+        crate::cgroup::manager(global.is_on("systemd-cgroup"), global.get("cgroup-manager"))?;
     let rootless = match global.get("rootless").unwrap_or("auto") {
         "auto" => root::is_unprivileged(),
         "true" => true,
@@ -170,7 +168,8 @@ fn settings(global: &Parsed, log: &Log) -> Result<Global> {
         explicit_root,
         log: log.clone(),
         rootless,
-        cgroup_manager: Manager::Cgroupfs,
+        rootless_auto: matches!(global.get("rootless"), None | Some("auto")),
+        cgroup_manager,
     })
 }
 
@@ -203,6 +202,9 @@ fn execute(global: &Global, command: &Command, parsed: &Parsed) -> Result<u8> {
         "kill" => verbs::kill::run(global, &id(parsed)?, parsed),
         "delete" => verbs::delete::run(global, &id(parsed)?, parsed.is_on("force")),
         "exec" => verbs::exec::run(global, &id(parsed)?, parsed),
+        "pause" => verbs::pause::pause(global, &id(parsed)?),
+        "resume" => verbs::pause::resume(global, &id(parsed)?),
+        "ps" => verbs::ps::run(global, &id(parsed)?, parsed),
         "list" => verbs::list::run(global, parsed),
         "mounts" => verbs::mounts::run(global, parsed),
         "update" => verbs::update::run(global, &id(parsed)?, parsed),

@@ -34,6 +34,14 @@ pub(super) fn make(root: &Root, one: &MountPlan, plan: &Plan, view: &View<'_>) -
         hierarchies,
         cgroup,
     } = view;
+    // Without a cgroup of its own the container lives in that of its maker.
+    let shared;
+    let cgroup = if cgroup.is_none() {
+        shared = Cgroup::of_caller(hierarchies);
+        &shared
+    } else {
+        *cgroup
+    };
     let private = plan.namespaces.has(NamespaceKind::Cgroup);
     let target = place(root, &one.destination)?;
     if let [only] = hierarchies.list()

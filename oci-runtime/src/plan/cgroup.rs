@@ -15,6 +15,8 @@ pub enum Manager {
         /// The service manager of the caller, not that of the host.
         user: bool,
     },
+    /// Nobody: containers stay in the cgroup of their maker.
+    Disabled,
 }
 
 /// The cgroup and its limits.
@@ -22,6 +24,8 @@ pub enum Manager {
 pub struct CgroupPlan {
     /// Where.
     pub path: CgroupPath,
+    /// Whether the configuration names the place.
+    pub named: bool,
     /// Limits; only what the spec sets.
     pub resources: cgroup::Resources,
 }
@@ -43,7 +47,11 @@ pub fn plan(
     // Without rules a container still gets no more than the default devices.
     resources.devices.get_or_insert_default();
     match CgroupPath::new(text) {
-        Ok(path) => Some(CgroupPlan { path, resources }),
+        Ok(path) => Some(CgroupPlan {
+            path,
+            named: !linux.cgroups_path.is_empty(),
+            resources,
+        }),
         Err(error) => {
             problems.push("linux.cgroupsPath", error.to_string());
             None

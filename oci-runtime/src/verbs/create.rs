@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AT_FDCWD, OFlag, ResolveFlag};
 use nix::sys::stat::Mode;
-use sys::cgroup::{Cgroup, Hierarchies};
+use sys::cgroup::Cgroup;
 use sys::process::Child;
 
 use crate::cli::Global;
@@ -260,8 +260,7 @@ fn steps<'a>(
     let annotation = plan.annotations.get(pidfd::ANNOTATION).map(String::as_str);
     let pidfd_receivers = Receivers::connect(options.pidfd_socket.as_deref(), annotation)?;
     let joined = spawn::open_namespaces(&plan.namespaces)?;
-    let hierarchies = Hierarchies::detect()?;
-    let cgroup = Cgroup::new(&hierarchies, &plan.cgroup.path);
+    let (hierarchies, mut cgroup) = crate::cgroup::place(global, plan)?;
 
     // 1. The id is unique from here on.
     global.store.reserve(id)?;
@@ -275,7 +274,11 @@ fn steps<'a>(
     notify::make_directory(&global.store.dir(id))?;
 
     // 2. The environment: the cgroup with its limits, then the process in its namespaces.
-    make_cgroup(plan, &cgroup, undo)?;
+    if crate::cgroup::make(global, plan, &mut cgroup, undo)? {
+        // It is not where the state says: a rootless container goes without what its user may not have.
+        state.cgroup_paths = cgroup.paths();
+        global.store.save(id, &state)?;
+    }
     let (socket, child_socket) = sys::fd::seqpacket_pair()?;
     let v2 = cgroup.dir_fd_v2()?;
     let init = Init {
@@ -325,7 +328,7 @@ fn steps<'a>(
     // What nothing waits for but `create` itself, while the child makes its mounts on another processor.
     state.start_time = sys::process::start_time(child.pid)?;
     spawn::set_oom_score(child.pid, &plan.process).or_else(|error| tolerate(global, error))?;
-    control_devices(plan, &cgroup)?;
+    crate::cgroup::control_devices(global, plan, &cgroup)?;
     wait_until_ready(&socket, &child, plan, &state, &cgroup)?;
     told?;
 
@@ -358,49 +361,6 @@ fn tolerate(global: &Global, error: Error) -> Result<()> {
     }
     global.warn(&format!("{} (ignored: rootless)", error.message));
     Ok(())
-}
-
-/// Makes the cgroup and sets its limits while it is empty.
-fn make_cgroup<'a>(plan: &Plan, cgroup: &Cgroup, undo: &mut Undo<'a>) -> Result<()> {
-    let within = || "linux.cgroupsPath".to_owned();
-    let created = cgroup.create().within(within)?;
-    if cgroup.is_frozen().unwrap_or(false) {
-        drop(created.undo());
-        return Err(Error::new("container's cgroup unexpectedly frozen"));
-    }
-    // What undoes or deletes this container kills everything in its cgroup: nobody else may live there.
-    let strangers = if cgroup.is_all_in(created.dirs()) {
-        0
-    } else {
-        cgroup.processes().within(within)?.len()
-    };
-    if strangers > 0 {
-        drop(created.undo());
-        return Err(Error::new(format!(
-            "container's cgroup is not empty: {strangers} process(es) found"
-        )));
-    }
-    let copy = cgroup.clone();
-    undo.push("the cgroup", move || {
-        copy.kill_all()
-            .and_then(|()| copy.remove())
-            .and_then(|()| created.undo())
-            .map_err(|error| error.to_string())
-    });
-    cgroup
-        .apply_limits(&plan.cgroup.resources)
-        .within(|| "linux.resources".to_owned())
-}
-
-/// Sets the device rules. Loading their program on v2 takes the kernel a fifth of what a container takes; they count
-/// for the container's program and its hooks, and until then only the runtime's own steps run.
-fn control_devices(plan: &Plan, cgroup: &Cgroup) -> Result<()> {
-    match &plan.cgroup.resources.devices {
-        Some(rules) => cgroup
-            .apply_devices(rules)
-            .within(|| "linux.resources.devices".to_owned()),
-        None => Ok(()),
-    }
 }
 
 fn open_gate(path: &Path) -> Result<OwnedFd> {

@@ -7,6 +7,7 @@ use crate::cli::Global;
 use crate::cli::flags::Parsed;
 use crate::error::{Error, Result};
 use crate::id::ContainerId;
+use crate::members;
 use crate::state::{State, Status};
 
 /// `kill ID [SIGNAL]`
@@ -24,7 +25,9 @@ pub fn run(global: &Global, id: &ContainerId, parsed: &Parsed) -> Result<u8> {
         return Err(Error::new("container not running"));
     }
     // Without a pid namespace of its own the end of the first process does not end the others.
-    if signal == SIGKILL && !state.own_pid_namespace {
+    // Without a cgroup, too, nobody knows the others.
+    let known = !state.cgroup_paths.is_empty();
+    if signal == SIGKILL && !state.own_pid_namespace && known {
         all(&state, signal)?;
         return Ok(0);
     }
@@ -54,14 +57,11 @@ pub fn one(state: &State, signal: i32) -> Result<()> {
 /// The cgroup cannot be read.
 pub fn all(state: &State, signal: i32) -> Result<()> {
     let cgroup = state.cgroup()?;
-    if signal == SIGKILL {
+    if signal == SIGKILL && !cgroup.is_none() {
         cgroup.kill_all()?;
         return Ok(());
     }
-    if !cgroup.exists() {
-        return Ok(());
-    }
-    for pid in cgroup.processes()? {
+    for pid in members::processes(state)? {
         match sys::process::send_signal(nix::unistd::Pid::from_raw(pid), signal) {
             // Ended meanwhile.
             Err(error) if error.errno == Errno::ESRCH => {}

@@ -8,6 +8,8 @@ pub mod list;
 pub mod mounts;
 pub mod pattern;
 pub mod pidfd;
+pub mod pause;
+pub mod ps;
 pub mod run;
 pub mod spec;
 pub mod start;

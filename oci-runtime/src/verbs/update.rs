@@ -36,10 +36,11 @@ pub fn run(global: &Global, id: &ContainerId, parsed: &Parsed) -> Result<u8> {
     problems
         .into_result(())
         .map_err(|problems| Error::new(problems.to_string()))?;
-    state
-        .cgroup()?
-        .apply(&resources)
-        .within(|| "resources".to_owned())?;
+    let cgroup = state.cgroup()?;
+    if cgroup.is_none() {
+        return Err(super::pause::no_cgroup("there is nothing to limit"));
+    }
+    cgroup.apply(&resources).within(|| "resources".to_owned())?;
     Ok(0)
 }
 

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod cli;
+mod cgroups;
 mod config;
 mod exec;
 mod exec_attack;

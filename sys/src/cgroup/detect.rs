@@ -108,6 +108,15 @@ impl Hierarchies {
         Self::from_mounts(mounted(&own, false)?.0, &own, &probe)
     }
 
+    /// A host without any, for containers that get no cgroup.
+    #[must_use]
+    pub fn none() -> Self {
+        Self {
+            mode: Mode::V1,
+            list: Vec::new(),
+        }
+    }
+
     /// v1, v2 or both.
     #[must_use]
     pub fn mode(&self) -> Mode {

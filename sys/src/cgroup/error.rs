@@ -121,6 +121,15 @@ impl Error {
         }
     }
 
+    /// Whether the caller lacks the rights for it, or the place for it: nothing that another value would mend.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(
+            self.errno(),
+            Some(Errno::EACCES | Errno::EPERM | Errno::EROFS)
+        )
+    }
+
     /// What a person can do about it, where that is known.
     #[must_use]
     pub fn hint(&self) -> Option<&Hint> {

@@ -38,6 +38,9 @@ impl Cgroup {
     /// # Errors
     /// A list that cannot be read, a process that may not be killed, or processes that multiply faster than we kill.
     pub fn kill_all(&self) -> Result<()> {
+        if self.is_none() {
+            return Ok(());
+        }
         let below = self.below_the_roots()?;
         if below.processes()?.contains(&nix::unistd::getpid().as_raw()) {
             return Err(below.refused("holds the caller itself, which must not kill it"));

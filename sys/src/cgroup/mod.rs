@@ -73,6 +73,27 @@ impl Cgroup {
         }
     }
 
+    /// No cgroup at all: nothing is made, entered, limited or removed. For containers that stay where their maker is.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { nodes: Vec::new() }
+    }
+
+    /// The cgroup that the caller is in.
+    #[must_use]
+    pub fn of_caller(hierarchies: &Hierarchies) -> Self {
+        let node = |h: &Hierarchy| Node::new(h, h.dir_of(&h.own));
+        Self {
+            nodes: hierarchies.list().iter().map(node).collect(),
+        }
+    }
+
+    /// Whether it is [`Cgroup::none`].
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
     /// The cgroup that a process is in, by /proc; its paths may differ between hierarchies.
     ///
     /// # Errors
@@ -150,6 +171,33 @@ impl Cgroup {
     #[must_use]
     pub fn is_all_in(&self, dirs: &[PathBuf]) -> bool {
         self.nodes.iter().all(|node| dirs.contains(&node.dir))
+    }
+
+    /// As [`Cgroup::create`] in those hierarchies that let the caller; the others are left out of the cgroup from here on.
+    ///
+    /// # Errors
+    /// The first directory that cannot be made for another reason, after removing what was.
+    pub fn create_permitted(&mut self) -> Result<Created> {
+        let mut created = Created::default();
+        let mut made = Vec::with_capacity(self.nodes.len());
+        for node in self.nodes.drain(..) {
+            let mut own = Created::default();
+            match node.make(&mut own) {
+                Ok(()) => {
+                    created.append(own);
+                    made.push(node);
+                }
+                Err(error) => {
+                    own.undo().ok();
+                    if !error.is_refusal() {
+                        created.undo().ok();
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        self.nodes = made;
+        Ok(created)
     }
 
     /// Whether the cgroup is there in any hierarchy.

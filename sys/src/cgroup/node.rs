@@ -33,6 +33,11 @@ impl Created {
         &self.dirs
     }
 
+    /// Takes over what another one made, after its own.
+    pub(super) fn append(&mut self, other: Self) {
+        self.dirs.extend(other.dirs);
+    }
+
     /// Removes what was made and is still empty, children first. A parent that another cgroup moved into stays.
     ///
     /// # Errors

@@ -27,6 +27,9 @@ impl Cgroup {
     /// # Errors
     /// As [`Cgroup::remove`].
     pub fn remove_within(&self, patience: Duration) -> Result<()> {
+        if self.is_none() {
+            return Ok(());
+        }
         let deadline = Instant::now() + patience;
         let below = self.below_the_roots()?;
         let mut result = Ok(());

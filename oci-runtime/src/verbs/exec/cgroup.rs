@@ -63,6 +63,9 @@ fn below(text: &str) -> Result<PathBuf> {
 /// # Errors
 /// A controller that the container has no cgroup of, a cgroup that is not there.
 pub(super) fn of(state: &State, wanted: &[(String, PathBuf)]) -> Result<Cgroup> {
+    if state.cgroup_paths.is_empty() && wanted.is_empty() {
+        return Ok(Cgroup::none());
+    }
     let hierarchies = Hierarchies::detect()?;
     if wanted.is_empty() {
         return Ok(Cgroup::from_paths(&hierarchies, &state.cgroup_paths));
