@@ -94,7 +94,7 @@ pub fn make<'a>(
     });
     cgroup
         .apply_limits(&plan.cgroup.resources)
-        .within(|| "linux.resources".to_owned())?;
+        .map_err(|error| named("linux.resources", error))?;
     Ok(less)
 }
 
@@ -103,7 +103,7 @@ fn create(global: &Global, plan: &Plan, cgroup: &mut Cgroup) -> Result<(Created,
         Ok(created) => return Ok((created, false)),
         Err(error) => error,
     };
-    let refused = error.is_refusal() && global.tolerates_refusals();
+    let refused = error.is_refusal() && global.rootless;
     let advice =
         "without privileges a container with limits needs a cgroup that is delegated to its user";
     if !refused || plan.cgroup.named {
@@ -135,17 +135,28 @@ pub fn control_devices(global: &Global, plan: &Plan, cgroup: &Cgroup) -> Result<
     };
     match cgroup.apply_devices(rules) {
         // Without privileges no device can be made, so there is none to keep from.
-        Err(error) if global.tolerates_refusals() => {
-            global.warn(&format!("linux.resources.devices: {error} (ignored: rootless)"));
+        Err(error) if global.rootless => {
+            global.warn(&format!(
+                "linux.resources.devices: {error} (ignored: rootless)"
+            ));
             Ok(())
         }
         other => other.within(|| "linux.resources.devices".to_owned()),
     }
 }
 
+/// A refused limit by the name of its property, below `prefix`.
+pub fn named(prefix: &str, error: sys::cgroup::Error) -> Error {
+    let field = match error.field() {
+        Some(field) => format!("{prefix}.{field}"),
+        None => prefix.to_owned(),
+    };
+    Error::from(error).within(field)
+}
+
 /// Whether the container needs no cgroup of its own.
 fn may_go_without(global: &Global, plan: &Plan) -> bool {
-    !plan.cgroup.named && !limits_anything(&plan.cgroup.resources) && global.tolerates_refusals()
+    !plan.cgroup.named && !limits_anything(&plan.cgroup.resources) && global.rootless
 }
 
 /// Whether any limit is asked for. Rules for devices are none: without privileges no device can be made anyway.

@@ -269,7 +269,7 @@ pub const COMMANDS: &[Command] = &[
             Flag::value("pids-limit", "N", "the limit of processes; -1 takes it away"),
             Flag::value("kernel-memory", "SIZE", "ignored: the kernel has dropped it"),
             Flag::value("kernel-memory-tcp", "SIZE", "ignored: the kernel has dropped it"),
-            Flag::value("blkio-weight", "N", "not supported yet"),
+            Flag::value("blkio-weight", "N", "weight of disk accesses against other containers, 10 to 1000"),
             Flag::value("l3-cache-schema", "TEXT", "not supported yet"),
             Flag::value("mem-bw-schema", "TEXT", "not supported yet"),
             HELP,

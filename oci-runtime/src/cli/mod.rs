@@ -28,19 +28,11 @@ pub struct Global {
     pub log: Log,
     /// Whether what needs privileges may be left out.
     pub rootless: bool,
-    /// Whether that follows from who runs this program.
-    pub rootless_auto: bool,
     /// Who makes cgroups.
     pub cgroup_manager: Manager,
 }
 
 impl Global {
-    /// Whether a refusal for want of privileges may be tolerated. As [`Global::rootless`], and besides for the root of a
-    /// user namespace; that costs a look at /proc, so only a refusal asks for it.
-    pub fn tolerates_refusals(&self) -> bool {
-        self.rootless || (self.rootless_auto && sys::creds::in_user_namespace())
-    }
-
     /// Says something that is odd but not wrong.
     pub fn warn(&self, message: &str) {
         self.log.warning(message);
@@ -168,7 +160,6 @@ fn settings(global: &Parsed, log: &Log) -> Result<Global> {
         explicit_root,
         log: log.clone(),
         rootless,
-        rootless_auto: matches!(global.get("rootless"), None | Some("auto")),
         cgroup_manager,
     })
 }

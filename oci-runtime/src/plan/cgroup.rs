@@ -1,7 +1,7 @@
 //! `linux.cgroupsPath` and `linux.resources` in the terms of `sys::cgroup`.
 use sys::cgroup::{self, CgroupPath, DeviceAccess, DeviceRule, DeviceType};
 
-use super::Problems;
+use super::{Problems, limits};
 use crate::spec;
 
 /// Who makes the container's cgroup.
@@ -67,19 +67,6 @@ pub fn resources(
     prefix: &str,
     problems: &mut Problems,
 ) -> cgroup::Resources {
-    let unsupported = [
-        (spec.block_io, "blockIO"),
-        (spec.hugepage_limits, "hugepageLimits"),
-        (spec.network, "network"),
-        (spec.rdma, "rdma"),
-    ];
-    for (presence, name) in unsupported {
-        problems.require(
-            !presence.0,
-            &format!("{prefix}.{name}"),
-            "not supported yet",
-        );
-    }
     for key in spec.unified.keys() {
         let plain = !key.is_empty() && !key.contains('/') && !key.contains('\0');
         problems.require(
@@ -109,8 +96,10 @@ pub fn resources(
             limit: memory.limit.filter(|limit| *limit != 0),
             swap: memory.swap.filter(|limit| *limit != 0),
             reservation: memory.reservation.filter(|limit| *limit != 0),
-            swappiness: memory.swappiness,
+            // runc's spelling of "not set", -1, as the unsigned number that it is in JSON.
+            swappiness: memory.swappiness.filter(|value| *value != u64::MAX),
             disable_oom_killer: memory.disable_oom_killer,
+            use_hierarchy: memory.use_hierarchy,
             check_before_update: memory.check_before_update.unwrap_or(false),
         },
         cpu: cgroup::Cpu {
@@ -126,12 +115,27 @@ pub fn resources(
         },
         pids_limit: spec.pids.limit.map(|limit| pids_limit(limit, version)),
         devices: devices(&spec.devices, prefix, problems),
+        block_io: limits::block_io(&spec.block_io, &format!("{prefix}.blockIO"), problems),
+        hugepages: limits::hugepages(
+            &spec.hugepage_limits,
+            &format!("{prefix}.hugepageLimits"),
+            problems,
+        ),
+        network: limits::network(&spec.network, &format!("{prefix}.network"), problems),
+        rdma: limits::rdma(&spec.rdma, &format!("{prefix}.rdma"), problems),
         unified: spec
             .unified
             .iter()
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect(),
     }
+}
+
+/// What to warn of: limits that no kernel knows any more.
+pub fn warning(spec: &spec::Resources) -> Option<&'static str> {
+    let memory = &spec.memory;
+    let any = memory.kernel.or(memory.kernel_tcp).is_some();
+    any.then_some("Kernel memory settings are ignored and will be removed")
 }
 
 /// Before version 1.3 of the spec 0 was "no limit": podman and docker write it, and runc and crun take it so. Since

@@ -5,6 +5,7 @@
 pub mod cgroup;
 pub mod devices;
 pub mod idmap;
+mod limits;
 pub mod mounts;
 pub mod namespaces;
 pub mod options;
@@ -135,6 +136,7 @@ impl Plan {
         namespaces.check_user(&process, &mut problems);
         check_hooks(&spec.hooks, &mut problems);
         let personality = personality(spec, &mut problems);
+        warnings.extend(cgroup::warning(&spec.linux.resources).map(str::to_owned));
         let cgroup = cgroup::plan(manager, id, &spec.linux, &spec.oci_version, &mut problems);
         let paths = |list: &[String], field: &str, problems: &mut Problems| {
             let absolute = list

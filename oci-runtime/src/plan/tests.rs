@@ -252,23 +252,23 @@ fn every_bad_added_field_is_named_with_its_reason() {
         ),
         (
             ("/linux", "resources"),
-            serde_json::json!({"blockIO": {"weight": 10}}),
-            "linux.resources.blockIO: not supported yet",
+            serde_json::json!({"blockIO": {"weight": 9}}),
+            "linux.resources.blockIO.weight: 9 is not between 10 and 1000",
         ),
         (
             ("/linux", "resources"),
-            serde_json::json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 1}]}),
-            "linux.resources.hugepageLimits: not supported yet",
+            serde_json::json!({"hugepageLimits": [{"pageSize": "2 MB", "limit": 1}]}),
+            "linux.resources.hugepageLimits[0].pageSize: ",
         ),
         (
             ("/linux", "resources"),
-            serde_json::json!({"network": {"classID": 1}}),
-            "linux.resources.network: not supported yet",
+            serde_json::json!({"network": {"priorities": [{"name": "", "priority": 1}]}}),
+            "linux.resources.network.priorities[0].name: ",
         ),
         (
             ("/linux", "resources"),
-            serde_json::json!({"rdma": {"mlx": {"hcaHandles": 1}}}),
-            "linux.resources.rdma: not supported yet",
+            serde_json::json!({"rdma": {"mlx": {}}}),
+            "linux.resources.rdma[\"mlx\"]: ",
         ),
         (
             ("/linux", "resources"),

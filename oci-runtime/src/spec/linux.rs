@@ -1,7 +1,9 @@
 //! `linux`: namespaces, devices, limits. Also the document that `update --resources` reads.
 use std::collections::BTreeMap;
 
-use super::{Presence, null_is_default};
+use super::{
+    HugepageLimit, Presence, RdmaLimit, ResourcesBlockIo, ResourcesNetwork, null_is_default,
+};
 
 /// `linux`
 #[derive(Debug, Clone, Default, serde::Deserialize)]
@@ -137,17 +139,17 @@ pub struct Resources {
     #[serde(default, deserialize_with = "null_is_default")]
     pub pids: ResourcesPids,
     /// Disk bandwidth.
-    #[serde(default, rename = "blockIO")]
-    pub block_io: Presence,
+    #[serde(default, rename = "blockIO", deserialize_with = "null_is_default")]
+    pub block_io: ResourcesBlockIo,
     /// Huge pages.
-    #[serde(default)]
-    pub hugepage_limits: Presence,
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub hugepage_limits: Vec<HugepageLimit>,
     /// Network classes.
-    #[serde(default)]
-    pub network: Presence,
-    /// RDMA.
-    #[serde(default)]
-    pub rdma: Presence,
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub network: ResourcesNetwork,
+    /// RDMA devices by name.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub rdma: BTreeMap<String, RdmaLimit>,
     /// cgroup v2 files by name.
     #[serde(default, deserialize_with = "null_is_default")]
     pub unified: BTreeMap<String, String>,
@@ -181,11 +183,18 @@ pub struct ResourcesMemory {
     pub reservation: Option<i64>,
     /// Memory and swap together.
     pub swap: Option<i64>,
+    /// Memory of the kernel; ignored, no kernel limits it any more.
+    pub kernel: Option<i64>,
+    /// The same for TCP buffers.
+    #[serde(rename = "kernelTCP")]
+    pub kernel_tcp: Option<i64>,
     /// 0 to 100, cgroup v1.
     pub swappiness: Option<u64>,
     /// cgroup v1.
     #[serde(rename = "disableOOMKiller")]
     pub disable_oom_killer: Option<bool>,
+    /// Whether children count, too; cgroup v1.
+    pub use_hierarchy: Option<bool>,
     /// Refuse a limit below the usage.
     pub check_before_update: Option<bool>,
 }

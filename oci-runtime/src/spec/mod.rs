@@ -5,6 +5,7 @@
 //! <https://github.com/opencontainers/runtime-spec/blob/main/config.md>
 mod linux;
 mod process;
+mod resources;
 
 use std::collections::BTreeMap;
 
@@ -15,6 +16,10 @@ pub use linux::{
     ResourcesPids,
 };
 pub use process::{Capabilities, ConsoleSize, IoPriority, Process, Rlimit, Scheduler, User};
+pub use resources::{
+    HugepageLimit, IntelRdt, InterfacePriority, RdmaLimit, ResourcesBlockIo, ResourcesNetwork,
+    ThrottleDevice, WeightDevice,
+};
 
 /// The whole document.
 #[derive(Debug, Clone, Default, serde::Deserialize)]

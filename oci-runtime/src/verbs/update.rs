@@ -28,6 +28,9 @@ pub fn run(global: &Global, id: &ContainerId, parsed: &Parsed) -> Result<u8> {
         Some(path) => read(path)?,
         None => from_flags(parsed)?,
     };
+    if let Some(warning) = cgroup::warning(&resources) {
+        global.warn(warning);
+    }
     let mut problems = Problems::default();
     let version = &state.oci_version;
     let mut resources = cgroup::resources(&resources, version, "resources", &mut problems);
@@ -40,7 +43,9 @@ pub fn run(global: &Global, id: &ContainerId, parsed: &Parsed) -> Result<u8> {
     if cgroup.is_none() {
         return Err(super::pause::no_cgroup("there is nothing to limit"));
     }
-    cgroup.apply(&resources).within(|| "resources".to_owned())?;
+    cgroup
+        .apply(&resources)
+        .map_err(|error| crate::cgroup::named("resources", error))?;
     Ok(0)
 }
 
@@ -65,11 +70,6 @@ fn read(path: &str) -> Result<Resources> {
 }
 
 fn from_flags(parsed: &Parsed) -> Result<Resources> {
-    for flag in ["blkio-weight", "l3-cache-schema", "mem-bw-schema"] {
-        if parsed.get(flag).is_some() {
-            return Err(Error::new(format!("--{flag}: not supported yet")));
-        }
-    }
     let mut resources = Resources::default();
     let (cpu, memory) = (&mut resources.cpu, &mut resources.memory);
     cpu.period = number(parsed, "cpu-period")?;
@@ -90,6 +90,9 @@ fn from_flags(parsed: &Parsed) -> Result<Resources> {
     memory.limit = size(parsed, "memory")?;
     memory.reservation = size(parsed, "memory-reservation")?;
     memory.swap = size(parsed, "memory-swap")?;
+    memory.kernel = size(parsed, "kernel-memory")?;
+    memory.kernel_tcp = size(parsed, "kernel-memory-tcp")?;
+    resources.block_io.weight = number(parsed, "blkio-weight")?;
     resources.pids.limit = number(parsed, "pids-limit")?;
     Ok(resources)
 }

@@ -148,12 +148,12 @@ fn cases() -> Vec<Case> {
         ),
         (
             "/linux/resources",
-            json!({"blockIO": {"weight": 100}}),
+            json!({"blockIO": {"weight": 9}}),
             "linux.resources.blockIO",
         ),
         (
             "/linux/resources",
-            json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 1}]}),
+            json!({"hugepageLimits": [{"pageSize": "2M B", "limit": 1}]}),
             "linux.resources.hugepageLimits",
         ),
         (

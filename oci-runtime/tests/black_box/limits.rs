@@ -110,16 +110,6 @@ fn update_changes_limits_by_flags_and_by_document() {
             ("50331648", "12"),
             "{runtime:?}"
         );
-        std::fs::write(&file, json!({"blockIO": {"weight": 100}}).to_string()).unwrap();
-        if runtime == Runtime::Davit {
-            let (code, _, stderr) =
-                container.call(&["update", "-r", file.to_str().unwrap(), &container.id]);
-            assert_eq!(code, Some(1));
-            assert!(
-                stderr.contains("resources.blockIO: not supported yet"),
-                "{stderr}"
-            );
-        }
     }
 }
 

@@ -4,8 +4,8 @@
 //! The tests need root. Without it they say so and pass; `MUST_WORK=1` makes that a failure.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod cli;
 mod cgroups;
+mod cli;
 mod config;
 mod exec;
 mod exec_attack;
@@ -20,5 +20,6 @@ mod mounts;
 mod mounts_command;
 mod notify;
 mod process;
+mod resources;
 mod security;
 mod userns;

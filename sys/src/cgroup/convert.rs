@@ -27,6 +27,11 @@ pub fn shares_to_weight(shares: u64) -> u64 {
     }
 }
 
+/// The `io.weight` (1 to 10000) for a blkio weight (10 to 1000), ends onto ends, as runc and crun have it.
+pub(super) fn blkio_weight_to_io_weight(weight: u16) -> u64 {
+    1 + u64::from(weight.clamp(10, 1000) - 10) * 9999 / 990
+}
+
 /// What to write to `memory.swap.max` for a memory plus swap limit, given the memory limit; `None` is to leave it.
 ///
 /// # Errors
@@ -94,6 +99,20 @@ mod tests {
         ];
         for (shares, weight) in vectors {
             assert_eq!(shares_to_weight(shares), weight, "shares {shares}");
+        }
+    }
+
+    #[test]
+    fn the_ends_of_the_weights_for_disks_are_the_ends_of_the_new_ones() {
+        let table = [
+            (10, 1),
+            (500, 4950),
+            (1000, 10_000),
+            (0, 1),
+            (u16::MAX, 10_000),
+        ];
+        for (weight, converted) in table {
+            assert_eq!(blkio_weight_to_io_weight(weight), converted, "{weight}");
         }
     }
 

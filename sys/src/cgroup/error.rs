@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
+use super::field;
+
 /// The result of an operation on a control group.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -51,6 +53,13 @@ pub enum Error {
         text: String,
         /// What was looked for.
         expected: &'static str,
+    },
+    /// A file of `unified` cannot be written.
+    Unified {
+        /// The file.
+        file: String,
+        /// Why not.
+        source: Box<Error>,
     },
     /// The cgroup did not become empty, frozen or thawed in time.
     Timeout {
@@ -117,6 +126,23 @@ impl Error {
     pub fn errno(&self) -> Option<Errno> {
         match self {
             Self::Call { errno, .. } => Some(*errno),
+            Self::Unified { source, .. } => source.errno(),
+            _ => None,
+        }
+    }
+
+    /// The property of `linux.resources` that the refused limit is for, such as `memory.swap`, where that is known.
+    #[must_use]
+    pub fn field(&self) -> Option<&'static str> {
+        let of_path = |path: &Path| field::of_file(path.file_name()?.to_str()?);
+        match self {
+            Self::Call { call, .. } => of_path(Path::new(call.split('"').nth(1)?)),
+            Self::NoController { controller, path } => path
+                .as_deref()
+                .and_then(of_path)
+                .or_else(|| field::of_controller(controller)),
+            Self::Malformed { path, .. } => of_path(path),
+            Self::Unified { .. } => Some("unified"),
             _ => None,
         }
     }
@@ -135,6 +161,7 @@ impl Error {
     pub fn hint(&self) -> Option<&Hint> {
         match self {
             Self::Call { hint, .. } => hint.as_ref(),
+            Self::Unified { source, .. } => source.hint(),
             _ => None,
         }
     }
@@ -218,6 +245,7 @@ impl fmt::Display for Error {
                 text,
                 expected,
             } => write!(f, "{path:?} holds {text:?}, not {expected}"),
+            Self::Unified { file, source } => write!(f, "{file:?}: {source}"),
             Self::Timeout {
                 wanted,
                 dir,

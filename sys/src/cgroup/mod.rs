@@ -13,12 +13,15 @@ mod convert;
 mod detect;
 mod devices;
 mod error;
+mod field;
 mod file;
 mod freeze;
+mod io;
 mod join;
 mod kill;
 mod node;
 mod path;
+mod rare;
 mod remove;
 mod resources;
 mod stats;
@@ -40,7 +43,10 @@ pub use join::Joiner;
 pub use node::Created;
 use node::Node;
 pub use path::CgroupPath;
-pub use resources::{Cpu, Memory, Resources};
+pub use resources::{
+    BlockIo, Cpu, HugepageLimit, Memory, Network, RdmaLimit, Resources, Throttle, ThrottleKind,
+    WeightDevice,
+};
 pub use stats::Stats;
 
 /// One group of processes, in every hierarchy of the host.
@@ -226,6 +232,8 @@ impl Cgroup {
         self.apply_cpu(&resources.cpu)?;
         self.apply_memory(&resources.memory)?;
         self.apply_pids(resources.pids_limit)?;
+        self.apply_block_io(&resources.block_io)?;
+        self.apply_rare(resources)?;
         self.apply_unified(&resources.unified)
     }
 
@@ -294,6 +302,42 @@ impl Cgroup {
             Err(Error::NoController { .. }) if limit < 0 => Ok(()),
             written => written,
         }
+    }
+
+    fn apply_block_io(&self, block_io: &BlockIo) -> Result<()> {
+        if *block_io == BlockIo::default() {
+            return Ok(());
+        }
+        if let Some(node) = self.v1_controller("blkio") {
+            return io::apply_v1(&node.dir, block_io);
+        }
+        let node = self.required("io")?;
+        io::apply_v2(&node.dir, block_io).map_err(|e| v2::no_controller(e, "io"))
+    }
+
+    fn apply_rare(&self, resources: &Resources) -> Result<()> {
+        if !resources.hugepages.is_empty() {
+            let node = self.required("hugetlb")?;
+            rare::apply_hugepages(&node.dir, node.version, &resources.hugepages)?;
+        }
+        if !resources.rdma.is_empty() {
+            rare::apply_rdma(&self.required("rdma")?.dir, &resources.rdma)?;
+        }
+        self.apply_network(&resources.network)
+    }
+
+    /// v2 has nothing of the kind; as with other runtimes, what a bundle for both says is of no effect there.
+    fn apply_network(&self, network: &Network) -> Result<()> {
+        if self.v1_nodes().next().is_none() {
+            return Ok(());
+        }
+        if network.class_id.is_some() {
+            rare::apply_class(&self.required("net_cls")?.dir, network)?;
+        }
+        if !network.priorities.is_empty() {
+            rare::apply_priorities(&self.required("net_prio")?.dir, network)?;
+        }
+        Ok(())
     }
 
     fn apply_unified(&self, files: &[(String, String)]) -> Result<()> {

@@ -19,6 +19,9 @@ pub(super) fn apply_memory(dir: &Path, memory: &Memory) -> Result<()> {
     if let Some(reservation) = set(memory.reservation) {
         file::write(dir, "memory.soft_limit_in_bytes", &unlimited(reservation))?;
     }
+    if memory.use_hierarchy == Some(true) && file::read_number(dir, "memory.use_hierarchy")? == 0 {
+        file::write(dir, "memory.use_hierarchy", "1")?;
+    }
     if memory.disable_oom_killer == Some(true) {
         file::write(dir, "memory.oom_control", "1")?;
     }

@@ -137,10 +137,37 @@ pub(super) fn apply_unified(dir: &Path, files: &[(String, String)]) -> Result<()
     for (name, value) in files {
         check_file_name(name)?;
         for line in value.lines() {
-            file::write(dir, name, line)?;
+            file::write(dir, name, line).map_err(|error| unified_error(dir, name, error))?;
         }
     }
     Ok(())
+}
+
+/// A file that is not there mostly lacks its controller.
+fn unified_error(dir: &Path, name: &str, error: Error) -> Error {
+    let missing = error.is(Errno::ENOENT) || error.is(Errno::EACCES) || error.is(Errno::EPERM);
+    let controllers = file::read(dir, "cgroup.controllers").unwrap_or_default();
+    let source = match name.split_once('.') {
+        None if missing => Error::InvalidValue {
+            setting: name.to_owned(),
+            why: "it must be in the form CONTROLLER.PARAMETER".into(),
+        },
+        Some((controller, _))
+            if missing
+                && controller != "cgroup"
+                && !controllers.split_whitespace().any(|one| one == controller) =>
+        {
+            Error::InvalidValue {
+                setting: name.to_owned(),
+                why: format!("can't be set: controller {controller:?} not available"),
+            }
+        }
+        _ => error,
+    };
+    Error::Unified {
+        file: name.to_owned(),
+        source: Box::new(source),
+    }
 }
 
 fn check_file_name(name: &str) -> Result<()> {

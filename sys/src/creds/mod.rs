@@ -14,16 +14,6 @@ use nix::unistd::{Gid, Uid};
 
 use crate::error::{Context, Result};
 
-/// Whether this process is in another user namespace than the initial one: not every id means itself.
-#[must_use]
-pub fn in_user_namespace() -> bool {
-    std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !maps_every_id(&map))
-}
-
-fn maps_every_id(map: &str) -> bool {
-    map.split_whitespace().eq(["0", "0", "4294967295"])
-}
-
 /// Sets the real, effective and saved user id.
 ///
 /// # Errors
@@ -49,17 +39,4 @@ pub fn set_group(gid: u32) -> Result<()> {
 pub fn set_groups(gids: &[u32]) -> Result<()> {
     let ids: Vec<Gid> = gids.iter().copied().map(Gid::from_raw).collect();
     nix::unistd::setgroups(&ids).call(|| format!("setgroups({}, {gids:?})", gids.len()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_initial_user_namespace_maps_every_id_to_itself() {
-        assert!(maps_every_id("         0          0 4294967295\n"));
-        for other in ["0 1000 1\n", "0 0 65536", "0 0 4294967295\n1 1 1", ""] {
-            assert!(!maps_every_id(other), "{other:?}");
-        }
-    }
 }
