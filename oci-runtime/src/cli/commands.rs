@@ -307,4 +307,22 @@ pub const COMMANDS: &[Command] = &[
         details: "The format is that of the runtime spec, features.md.",
         flags: &[HELP],
     },
+    Command {
+        name: "completion",
+        operands: "SHELL",
+        count: (1, 1),
+        makes_processes: false,
+        about: "write the completion script of a shell: bash, zsh or fish",
+        details: "",
+        flags: &[HELP],
+    },
+    Command {
+        name: "man",
+        operands: "",
+        count: (0, 0),
+        makes_processes: false,
+        about: "write the manual page, for man(1)",
+        details: "",
+        flags: &[HELP],
+    },
 ];

@@ -15,7 +15,7 @@ pub fn program() -> String {
         .to_owned();
     for command in COMMANDS {
         // Writing to a String cannot fail.
-        let _infallible = writeln!(text, "  {:<10}{}", command.name, command.about);
+        let _infallible = writeln!(text, "  {:<12}{}", command.name, command.about);
     }
     text.push_str("\n\"davit-oci COMMAND --help\" shows the flags of a command.\n\nFlags:\n");
     text.push_str(&flags(GLOBAL));

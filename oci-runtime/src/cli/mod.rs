@@ -2,6 +2,7 @@
 mod args;
 pub mod commands;
 pub mod flags;
+mod generate;
 pub mod help;
 mod root;
 
@@ -201,6 +202,8 @@ fn execute(global: &Global, command: &Command, parsed: &Parsed) -> Result<u8> {
         "update" => verbs::update::run(global, &id(parsed)?, parsed),
         "spec" => verbs::spec::run(parsed),
         "features" => verbs::features::run(),
+        "completion" => generate::completion(parsed.operands.first().map_or("", String::as_str)),
+        "man" => generate::man(),
         other => Err(Error::new(format!("no such command: {other:?}"))),
     }
 }

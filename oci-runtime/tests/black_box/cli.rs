@@ -231,3 +231,38 @@ fn every_spelling_of_a_flag_is_taken() {
         }
     }
 }
+
+#[test]
+fn the_completion_of_bash_completes() {
+    for runtime in Runtime::ours() {
+        let container = Container::new(runtime, "sleep 1000");
+        container.start();
+        let script = container.must(&["completion", "bash"]);
+        std::fs::write(container.bundle().join("completion"), script).unwrap();
+        let root = container.state_root();
+        let program = runtime.program();
+        let complete = |words: &[&str]| {
+            let all = words.iter().map(|word| format!("'{word}'"));
+            let words = all.collect::<Vec<_>>().join(" ");
+            let script = format!(
+                "source ./completion; COMP_WORDS=({program} --root '{}' {words}); \
+                COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _davit_oci; echo \"${{COMPREPLY[*]}}\"",
+                root.display()
+            );
+            let output = Command::new("bash")
+                .args(["-c", &script])
+                .current_dir(container.bundle())
+                .output()
+                .unwrap();
+            assert_eq!(text(&output.stderr), "");
+            text(&output.stdout).trim().to_owned()
+        };
+        assert_eq!(complete(&["fea"]), "features");
+        assert_eq!(complete(&["exec", "--pidfd"]), "--pidfd-socket");
+        assert_eq!(complete(&["--log-f"]), "--log-format");
+        assert_eq!(complete(&["exec", "-t", "--user", "5", ""]), container.id);
+        assert_eq!(complete(&["create", "--bundle", "compl"]), "completion");
+        assert_eq!(complete(&["create", ""]), "");
+        assert!(container.must(&["man"]).starts_with(".TH DAVIT\\-OCI 8"));
+    }
+}
