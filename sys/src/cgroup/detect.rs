@@ -98,14 +98,15 @@ impl Hierarchies {
         if let Some(unified) = whole_unified(&own) {
             return Ok(unified);
         }
-        let (mounts, whole) = mounted(&own, true)?;
-        match Self::from_mounts(mounts, &own, &probe) {
-            // Something covers one of them: another mount may show the same.
-            Ok(found) if !whole && found.list.len() < own.lines().count() => {}
-            Err(_) if !whole => {}
-            other => return other,
+        let usual = at_usual_places(&own);
+        if !usual.is_empty() {
+            match Self::from_mounts(mounted(&usual)?, &own, &probe) {
+                Ok(found) if found.list.len() >= usual.len() => return Ok(found),
+                // Something covers one of them: another mount may show the same.
+                _ => {}
+            }
         }
-        Self::from_mounts(mounted(&own, false)?.0, &own, &probe)
+        Self::from_mounts(mounted(&[])?, &own, &probe)
     }
 
     /// A host without any, for containers that get no cgroup.
@@ -214,32 +215,43 @@ fn whole_unified(own: &str) -> Option<Hierarchies> {
     })
 }
 
-/// The cgroup mounts of this thread and whether these are all; with `early` read until there is a whole one at its usual
-/// place for every hierarchy of the kernel: they are mounted at boot, before the thousands of a busy host.
-fn mounted(own: &str, early: bool) -> Result<(Vec<Mount>, bool)> {
+/// The names of the hierarchies that are where every distribution mounts them. Where there is one of them, those that
+/// are not there are taken as not mounted: nobody mounts some of them elsewhere.
+fn at_usual_places(own: &str) -> Vec<&str> {
+    let names = own.lines().filter_map(|line| line.split(':').nth(1));
+    let there = |names: &&str| {
+        let directory = match *names {
+            "" => "unified",
+            names => names.strip_prefix("name=").unwrap_or(names),
+        };
+        let found = statfs(&Path::new(USUAL_MOUNT).join(directory));
+        found.is_ok_and(|found| {
+            [CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC].contains(&found.filesystem_type())
+        })
+    };
+    names.filter(there).collect()
+}
+
+/// The cgroup mounts of this thread, read until there is a whole one at its usual place for each of `wanted`: they are
+/// mounted at boot, before the thousands of a busy host. All of them where none is wanted.
+fn mounted(wanted: &[&str]) -> Result<Vec<Mount>> {
     let fail = |error: crate::Error| {
-        Error::call(
-            "read",
-            Path::new("/proc/thread-self/mountinfo"),
-            error.errno,
-        )
+        let path = Path::new("/proc/thread-self/mountinfo");
+        Error::call("read", path, error.errno)
     };
     let mut lines = mountinfo::Lines::open().map_err(fail)?;
-    let mut missing: Vec<&str> = own
-        .lines()
-        .filter_map(|line| line.split(':').nth(1))
-        .collect();
+    let mut missing = wanted.to_vec();
     let mut found = Vec::new();
     while let Some(mount) = lines.next_of("cgroup").map_err(fail)? {
         if mount.root == Path::new("/") && mount.mount_point.starts_with(USUAL_MOUNT) {
             missing.retain(|names| !is_hierarchy(&mount, names));
         }
         found.push(mount);
-        if early && missing.is_empty() {
-            return Ok((found, false));
+        if missing.is_empty() && !wanted.is_empty() {
+            break;
         }
     }
-    Ok((found, true))
+    Ok(found)
 }
 
 /// Whether a mount shows the hierarchy with these names in `/proc/self/cgroup`; the one without names is v2's.

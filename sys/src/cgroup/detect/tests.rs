@@ -139,7 +139,7 @@ fn this_host_has_a_cgroup_filesystem() {
 #[test]
 fn the_mounts_that_are_read_early_say_what_all_say() {
     let own = file::read(Path::new("/proc/thread-self"), "cgroup").unwrap();
-    let all = Hierarchies::from_mounts(mounted(&own, false).unwrap().0, &own, &probe).unwrap();
+    let all = Hierarchies::from_mounts(mounted(&[]).unwrap(), &own, &probe).unwrap();
     assert_eq!(Hierarchies::detect().unwrap(), all);
     if let Some(unified) = whole_unified(&own) {
         assert_eq!(unified, all);
