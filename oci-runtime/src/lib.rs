@@ -5,6 +5,7 @@
 
 pub mod cgroup;
 pub mod cli;
+pub mod duration;
 pub mod error;
 pub mod exe;
 pub mod hooks;
@@ -17,4 +18,5 @@ pub mod spec;
 pub mod state;
 pub mod time;
 pub mod undo;
+pub mod usage;
 pub mod verbs;

@@ -233,6 +233,19 @@ pub const COMMANDS: &[Command] = &[
         ],
     },
     Command {
+        name: "events",
+        operands: "ID",
+        count: (1, 1),
+        makes_processes: false,
+        about: "show what a container uses and when it runs out of memory, as JSON lines",
+        details: "Ends with the container's cgroup.",
+        flags: &[
+            Flag::value("interval", "DURATION", "how often to show statistics, such as 500ms or 1m30s (default: 5s)"),
+            Flag::switch("stats", "show the statistics once"),
+            HELP,
+        ],
+    },
+    Command {
         name: "list",
         operands: "",
         count: (0, 0),

@@ -197,6 +197,7 @@ fn execute(global: &Global, command: &Command, parsed: &Parsed) -> Result<u8> {
         "pause" => verbs::pause::pause(global, &id(parsed)?),
         "resume" => verbs::pause::resume(global, &id(parsed)?),
         "ps" => verbs::ps::run(global, &id(parsed)?, parsed),
+        "events" => verbs::events::run(global, &id(parsed)?, parsed),
         "list" => verbs::list::run(global, parsed),
         "mounts" => verbs::mounts::run(global, parsed),
         "update" => verbs::update::run(global, &id(parsed)?, parsed),

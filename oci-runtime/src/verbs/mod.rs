@@ -1,6 +1,7 @@
 //! One file per OCI verb.
 pub mod create;
 pub mod delete;
+pub mod events;
 pub mod exec;
 pub mod features;
 pub mod kill;

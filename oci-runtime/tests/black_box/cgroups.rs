@@ -186,6 +186,7 @@ fn without_a_cgroup_manager_a_container_lives_and_dies_all_the_same() {
         container.must(&["exec", &container.id, "true"]);
         for command in [
             vec!["pause", &container.id],
+            vec!["events", "--stats", &container.id],
             vec!["update", "--memory", "64m", &container.id],
         ] {
             let (code, _, stderr) = container.call(&command);

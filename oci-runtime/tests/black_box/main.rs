@@ -7,6 +7,7 @@
 mod cgroups;
 mod cli;
 mod config;
+mod events;
 mod exec;
 mod exec_attack;
 mod exec_flags;

@@ -20,6 +20,7 @@ mod io;
 mod join;
 mod kill;
 mod node;
+mod oom;
 mod path;
 mod rare;
 mod remove;
@@ -42,6 +43,7 @@ pub use error::{Error, Hint, Result};
 pub use join::Joiner;
 pub use node::Created;
 use node::Node;
+pub use oom::{OomEvent, OomWatch};
 pub use path::CgroupPath;
 pub use resources::{
     BlockIo, Cpu, HugepageLimit, Memory, Network, RdmaLimit, Resources, Throttle, ThrottleKind,
