@@ -36,6 +36,11 @@ const PACKAGES: &[&str] = &[
     "debootstrap",
     "debian-archive-keyring",
     "cpio",
+    "buildah",
+    "docker.io",
+    "nginx",
+    "procps",
+    "util-linux",
 ];
 
 const CRICTL: &str = "1.36.0";
@@ -49,6 +54,9 @@ const CNI_PACKAGES: &[&str] = &[
     "github.com/containernetworking/plugins/plugins/meta/portmap",
     "github.com/containernetworking/plugins/plugins/meta/tuning",
 ];
+const CRITEST: &str = "1.36.0";
+/// The newest version of the suite that the module proxy has; its last tag is of 2019.
+const RUNTIME_TOOLS: &str = "0.9.1-0.20251114084447-edf4cb3d2116";
 const CARGO_DENY: &str = "0.20.2";
 
 /// Installs all that is missing.
@@ -56,6 +64,8 @@ pub(crate) fn install_all(workspace: &Workspace) -> Result<()> {
     debian::install(PACKAGES)?;
     crictl(workspace)?;
     cni_reference(workspace)?;
+    critest(workspace)?;
+    runtime_tools(workspace)?;
     install_cargo_deny(workspace)?;
     eprintln!(
         "tools: all there; built ones are in {}",
@@ -96,6 +106,58 @@ fn cni_reference(workspace: &Workspace) -> Result<()> {
     mark_installed("cni", CNI)
 }
 
+/// Builds the conformance suite of the CRI, and ginkgo, which runs several processes of it beside each other.
+fn critest(workspace: &Workspace) -> Result<()> {
+    if is_installed("critest", CRITEST)? {
+        return Ok(());
+    }
+    let module = &workspace.root.join("integration/tools/critest");
+    go_build(&GoBuild {
+        module,
+        flags: &SMALL,
+        packages: &["github.com/onsi/ginkgo/v2/ginkgo"],
+        out: &bin_dir()?,
+    })?;
+    let mut build = go(&copied(module)?, "test", &SMALL);
+    build.arg("-c").arg("-o").arg(bin_dir()?.join("critest"));
+    run::run(build.arg("sigs.k8s.io/cri-tools/cmd/critest"))?;
+    mark_installed("critest", CRITEST)
+}
+
+/// Builds the validation suite of the OCI runtime specification into a directory of its own, one program per test,
+/// with the root filesystem that they unpack.
+fn runtime_tools(workspace: &Workspace) -> Result<()> {
+    const MODULE: &str = "github.com/opencontainers/runtime-tools";
+    let out = tools_dir()?.join("runtime-tools");
+    let marked = fs::read_to_string(marker("runtime-tools")?);
+    if marked.is_ok_and(|v| v.trim() == RUNTIME_TOOLS) && out.join("runtimetest").is_file() {
+        return Ok(());
+    }
+    let module = &workspace.root.join("integration/tools/runtime-tools");
+    let listed = fs::read_to_string(module.join("tools.go"));
+    let listed = listed.with_context(|| format!("read {}", module.display()))?;
+    let packages: Vec<&str> = listed
+        .split('"')
+        .filter(|part| part.starts_with(MODULE))
+        .collect();
+    go_build(&GoBuild {
+        module,
+        flags: &SMALL,
+        packages: &packages,
+        out: &out,
+    })?;
+    let source = copied(module)?;
+    let mut list = go(&source, "list", &["-m", "-f", "{{.Dir}}"]);
+    let source = run::output(list.arg(MODULE))?;
+    let rootfs = "rootfs-amd64.tar.gz";
+    fs::copy(Path::new(source.trim()).join(rootfs), out.join(rootfs))
+        .with_context(|| format!("copy {rootfs} of {MODULE}"))?;
+    mark_installed("runtime-tools", RUNTIME_TOOLS)
+}
+
+/// Without symbols: nobody debugs these programs.
+const SMALL: [&str; 2] = ["-ldflags", "-s -w"];
+
 /// Packages of one pinned Go module, built into a directory.
 struct GoBuild<'a> {
     module: &'a Path,
@@ -111,27 +173,40 @@ fn go_build(wanted: &GoBuild<'_>) -> Result<()> {
             wanted.packages[0]
         );
     }
-    // A copy, because `go build -mod=mod` writes the indirect requirements into go.mod.
-    let name = wanted.module.file_name().context("a module's directory")?;
-    let module = tools_dir()?.join("src").join(name);
-    fs::create_dir_all(&module).with_context(|| format!("create {}", module.display()))?;
-    for file in ["go.mod", "go.sum", "tools.go"] {
-        let from = wanted.module.join(file);
-        fs::copy(&from, module.join(file)).with_context(|| format!("copy {}", from.display()))?;
-    }
     fs::create_dir_all(wanted.out).with_context(|| format!("create {}", wanted.out.display()))?;
-    let mut build = Command::new("go");
+    let mut build = go(&copied(wanted.module)?, "build", wanted.flags);
     build
-        .current_dir(&module)
-        .env("CGO_ENABLED", "0")
-        .args(["build", "-mod=mod", "-trimpath"])
-        // The cache directory may lie inside somebody's git repository.
-        .arg("-buildvcs=false")
-        .args(wanted.flags)
         .arg("-o")
         .arg(format!("{}/", wanted.out.display()))
         .args(wanted.packages);
     run::run(&mut build)
+}
+
+/// A copy of a module among the tools, because `go build -mod=mod` writes the indirect requirements into go.mod.
+fn copied(module: &Path) -> Result<PathBuf> {
+    let name = module.file_name().context("a module's directory")?;
+    let copy = tools_dir()?.join("src").join(name);
+    fs::create_dir_all(&copy).with_context(|| format!("create {}", copy.display()))?;
+    for file in ["go.mod", "go.sum", "tools.go"] {
+        let from = module.join(file);
+        fs::copy(&from, copy.join(file)).with_context(|| format!("copy {}", from.display()))?;
+    }
+    Ok(copy)
+}
+
+/// A command of Go in a module.
+fn go(module: &Path, verb: &str, flags: &[&str]) -> Command {
+    let mut command = Command::new("go");
+    command
+        .current_dir(module)
+        .env("CGO_ENABLED", "0")
+        .args([verb, "-mod=mod"]);
+    if verb != "list" {
+        // The cache directory may lie inside somebody's git repository.
+        command.args(["-trimpath", "-buildvcs=false"]);
+    }
+    command.args(flags);
+    command
 }
 
 fn install_cargo_deny(workspace: &Workspace) -> Result<()> {

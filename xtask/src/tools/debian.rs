@@ -12,7 +12,7 @@ use crate::run;
 /// Debian policy: a program of this name that exits 101 forbids every service start by package scripts.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 /// Packages with a service of their name. Where one was installed before us, its service is somebody's and stays.
-const SERVICES: [&str; 2] = ["containerd", "docker-registry"];
+const SERVICES: [&str; 4] = ["containerd", "docker-registry", "docker", "nginx"];
 
 /// Installs those of the packages that are absent.
 pub(super) fn install(packages: &[&str]) -> Result<()> {
@@ -41,7 +41,12 @@ pub(super) fn install(packages: &[&str]) -> Result<()> {
             .args(["install", "--yes", "--no-install-recommends"])
             .args(&missing),
     )?;
-    for service in SERVICES.iter().filter(|service| missing.contains(service)) {
+    let is_new = |service: &str| {
+        missing
+            .iter()
+            .any(|one| one.trim_end_matches(".io") == service)
+    };
+    for service in SERVICES.iter().filter(|service| is_new(service)) {
         // Its unit is enabled on installation and would start at the next boot.
         if run::on_path("systemctl") {
             run::run(Command::new("systemctl").args(["--quiet", "disable", service]))?;

@@ -1,0 +1,72 @@
+//! `known.txt`: the points that fail under davit-oci, each with the reason.
+
+/// Whether a point must fail or may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Always: passing is as wrong as failing elsewhere.
+    Fails,
+    /// The test has a race of its own, or looks at memory that changes.
+    MayFail,
+    /// It fails under ours on purpose though a peer passes it: the specification says otherwise.
+    OnPurpose,
+}
+
+/// One line.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) program: String,
+    pub(crate) point: String,
+    pub(crate) kind: Kind,
+    pub(crate) reason: String,
+}
+
+/// The list.
+pub(crate) struct Known(Vec<Entry>);
+
+// === impl Known ===
+
+impl Known {
+    /// Reads `program | point | fails, may fail or on purpose | reason`; `#` begins a comment.
+    ///
+    /// # Panics
+    /// On a line of another form.
+    pub(crate) fn read(text: &str) -> Known {
+        let lines = text.lines().map(str::trim);
+        let entry = |line: &str| {
+            let parts: Vec<&str> = line.split(" | ").map(str::trim).collect();
+            let [program, point, kind, reason] = parts[..] else {
+                panic!("known.txt: not four parts: {line}");
+            };
+            let kind = match kind {
+                "fails" => Kind::Fails,
+                "may fail" => Kind::MayFail,
+                "on purpose" => Kind::OnPurpose,
+                other => panic!("known.txt: {other:?}: {line}"),
+            };
+            Entry {
+                program: program.to_owned(),
+                point: point.to_owned(),
+                kind,
+                reason: reason.to_owned(),
+            }
+        };
+        Known(
+            lines
+                .filter(|line| !line.is_empty() && !line.starts_with('#'))
+                .map(entry)
+                .collect(),
+        )
+    }
+
+    /// What is known of a point. `*` stands for every point of a program.
+    pub(crate) fn of(&self, program: &str, point: &str) -> Option<&Entry> {
+        self.0
+            .iter()
+            .find(|entry| entry.program == program && [point, "*"].contains(&entry.point.as_str()))
+    }
+
+    /// Every line.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.0.iter()
+    }
+}
