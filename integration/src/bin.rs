@@ -46,6 +46,13 @@ pub fn genuine(name: &str) -> Option<PathBuf> {
         .find(|candidate| candidate.is_file())
 }
 
+/// The directory of the reference CNI plugins that `cargo xtask tools` builds.
+#[must_use]
+pub fn reference_plugins() -> PathBuf {
+    let home = std::env::var_os("HOME").unwrap_or_default();
+    PathBuf::from(home).join(".cache/davit/tools/cni")
+}
+
 /// True, with the reason printed, when a test has to be skipped for want of `tools`.
 ///
 /// # Panics

@@ -229,6 +229,24 @@ impl Layer {
             .expect("a link");
     }
 
+    /// Adds a program of this machine as `path`, with the shared libraries that it needs in their places.
+    ///
+    /// # Panics
+    /// When it is not installed.
+    pub fn program(&mut self, path: &str, mode: u32, of_host: &Path) {
+        let read =
+            |file: &str| std::fs::read(file).unwrap_or_else(|error| panic!("{file}: {error}"));
+        self.file(path, mode, &read(&of_host.to_string_lossy()));
+        let needed = crate::command::run("ldd", [of_host]).ok();
+        // "libz.so.1 => /lib/x86_64-linux-gnu/libz.so.1 (0x7f...)", and the loader by its path alone.
+        let libraries = needed
+            .split_whitespace()
+            .filter(|word| word.starts_with('/'));
+        for library in libraries {
+            self.file(library.trim_start_matches('/'), 0o755, &read(library));
+        }
+    }
+
     /// The finished tar.
     #[must_use]
     pub fn finish(self) -> Vec<u8> {
@@ -280,5 +298,5 @@ const APPLETS: &[&str] = &[
     "sh", "ls", "cat", "echo", "id", "hostname", "sleep", "true", "false", "env", "mount", "grep",
     "dd", "head", "tail", "wc", "seq", "ip", "nc", "wget", "httpd", "ping", "kill", "ps", "top",
     "touch", "mkdir", "rm", "chmod", "stat", "awk", "sed", "printf", "test", "date", "readlink",
-    "mknod", "nslookup", "df", "yes", "tr", "cut",
+    "mknod", "nslookup", "df", "yes", "tr", "cut", "netstat", "pidof", "brctl",
 ];

@@ -103,10 +103,20 @@ impl Server {
     }
 }
 
+/// What a containerd is started with.
+#[derive(Debug, Clone, Default)]
+pub struct ContainerdOptions {
+    /// The OCI runtime in place of runc.
+    pub runtime: Option<PathBuf>,
+    /// Adds the reference plugin for ports of the host, and takes all plugins from the built reference ones.
+    pub host_ports: bool,
+}
+
 /// A private containerd with its own root, state, network and socket.
 pub struct Containerd {
     dir: tempfile::TempDir,
     child: Child,
+    options: ContainerdOptions,
 }
 
 // === impl Containerd ===
@@ -118,6 +128,15 @@ impl Containerd {
     /// When it does not start.
     #[must_use]
     pub fn start() -> Containerd {
+        Containerd::start_with(ContainerdOptions::default())
+    }
+
+    /// The same with options.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start_with(options: ContainerdOptions) -> Containerd {
         let dir = tempfile::Builder::new()
             .prefix("peer-containerd-")
             .tempdir()
@@ -126,10 +145,13 @@ impl Containerd {
         for sub in ["net.d", "crictl"] {
             std::fs::create_dir_all(path(sub)).expect("containerd's directories");
         }
-        std::fs::write(path("config.toml"), config(dir.path()))
+        std::fs::write(path("config.toml"), config(dir.path(), &options))
             .expect("containerd's configuration");
-        std::fs::write(path("net.d/10-peer.conflist"), network(dir.path()))
-            .expect("containerd's network");
+        std::fs::write(
+            path("net.d/10-peer.conflist"),
+            network(dir.path(), &options),
+        )
+        .expect("containerd's network");
         let log = std::fs::File::create(path("log")).expect("containerd's log");
         let child = Command::new(bin::genuine("containerd").expect("containerd"))
             .arg("--config")
@@ -139,7 +161,11 @@ impl Containerd {
             .stderr(log)
             .spawn()
             .expect("containerd starts");
-        let containerd = Containerd { dir, child };
+        let containerd = Containerd {
+            dir,
+            child,
+            options,
+        };
         let crictl = containerd.crictl();
         wait::until_true("containerd answers", Duration::from_secs(30), || {
             crictl.run(&["pods"]).code == 0
@@ -158,11 +184,21 @@ impl Containerd {
         Crictl::new(&self.socket(), &self.dir.path().join("crictl"))
     }
 
-    fn socket(&self) -> PathBuf {
+    /// Its CRI socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
         self.dir.path().join("c.sock")
     }
 
-    fn import(&self, image: &TestImage) {
+    /// What it has logged so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// Makes an image known under its own name.
+    #[track_caller]
+    pub fn import(&self, image: &TestImage) {
         let archive = self.dir.path().join("pause.tar");
         image.write_archive(&archive);
         let archive = archive.to_string_lossy().into_owned();
@@ -195,6 +231,19 @@ impl Drop for Containerd {
             daemon: nix::unistd::Pid::from_raw(0),
         };
         scope.sweep();
+        if self.options.host_ports {
+            forget_host_ports();
+        }
+    }
+}
+
+/// Removes what the plugin for ports of the host leaves: its tables, empty but for the jumps to its chains.
+fn forget_host_ports() {
+    let Some(nft) = bin::genuine("nft") else {
+        return;
+    };
+    for family in ["ip", "ip6"] {
+        command::run(&nft, ["delete", "table", family, "cni_hostport"]);
     }
 }
 
@@ -204,8 +253,18 @@ fn bridge(dir: &Path) -> String {
     format!("ctd{}", &name[name.len() - 6..])
 }
 
-fn config(dir: &Path) -> String {
+fn config(dir: &Path, options: &ContainerdOptions) -> String {
     let at = |name: &str| dir.join(name).to_string_lossy().into_owned();
+    let runtime = options.runtime.as_ref().map_or_else(String::new, |path| {
+        format!(
+            r#"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+      runtime_type = "io.containerd.runc.v2"
+      [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+        BinaryName = "{}""#,
+            path.display()
+        )
+    });
     format!(
         r#"version = 2
 root = "{root}"
@@ -217,9 +276,9 @@ state = "{state}"
   stream_server_port = "0"
   restrict_oom_score_adj = true
   [plugins."io.containerd.grpc.v1.cri".containerd]
-    snapshotter = "overlayfs"
+    snapshotter = "overlayfs"{runtime}
   [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "/usr/lib/cni"
+    bin_dir = "{plugins}"
     conf_dir = "{net}"
 [plugins."io.containerd.internal.v1.opt"]
   path = "{opt}"
@@ -228,12 +287,17 @@ state = "{state}"
         state = at("state"),
         socket = at("c.sock"),
         net = at("net.d"),
+        plugins = if options.host_ports {
+            bin::reference_plugins().display().to_string()
+        } else {
+            "/usr/lib/cni".to_owned()
+        },
         opt = at("opt"),
     )
 }
 
-fn network(dir: &Path) -> String {
-    json!({
+fn network(dir: &Path, options: &ContainerdOptions) -> String {
+    let mut network = json!({
         "cniVersion": "0.4.0", "name": bridge(dir),
         "plugins": [{
             "type": "bridge", "bridge": bridge(dir), "isGateway": true, "hairpinMode": true,
@@ -242,6 +306,14 @@ fn network(dir: &Path) -> String {
                 "dataDir": dir.join("networks"),
             },
         }],
-    })
-    .to_string()
+    });
+    if options.host_ports
+        && let Some(plugins) = network["plugins"].as_array_mut()
+    {
+        // With nftables, because what iptables makes cannot be told from somebody else's.
+        let capabilities = json!({"portMappings": true});
+        plugins
+            .push(json!({"type": "portmap", "backend": "nftables", "capabilities": capabilities}));
+    }
+    network.to_string()
 }

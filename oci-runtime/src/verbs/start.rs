@@ -67,7 +67,13 @@ pub fn open(store: &Store, id: &ContainerId, state: &State) -> Result<()> {
         other => other.map_err(|error| sys::Error::from_io(&error, format!("unlink({path:?})")))?,
     }
     debug_assert!(state.pid > 0, "only a created container has a gate");
-    Ok(sys::fd::write_all(&gate, b"s")?)
+    match sys::fd::write_all(&gate, b"s") {
+        // Killed since the gate was opened.
+        Err(error) if error.errno == Errno::EPIPE => {
+            Err(Error::new("cannot start a container that has stopped"))
+        }
+        other => Ok(other?),
+    }
 }
 
 /// Runs the `poststart` hooks; a failure ends the container.
