@@ -20,6 +20,8 @@ use crate::plan::Plan;
 pub(super) fn prepare(plan: &Plan) -> Result<Root> {
     let (propagation, recursive) = match plan.rootfs_propagation {
         None => (Propagation::Slave, true),
+        // Nothing below an unbindable mount can be copied: the root becomes one at the end, in `finish`.
+        Some((Propagation::Unbindable, recursive)) => (Propagation::Private, recursive),
         Some(asked) => asked,
     };
     mount::set_propagation(Path::new("/"), propagation, recursive)?;

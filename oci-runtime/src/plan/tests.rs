@@ -167,11 +167,6 @@ fn every_bad_added_field_is_named_with_its_reason() {
         ),
         (
             ("", "mounts"),
-            serde_json::json!([{"destination": "/a", "type": "bind", "source": "/b", "options": ["size=1"]}]),
-            "mounts[0].options: \"size=1\": bind mounts cannot have any filesystem-specific options applied",
-        ),
-        (
-            ("", "mounts"),
             serde_json::json!([{"destination": "/a", "type": "proc", "options": ["tmpcopyup"]}]),
             "tmpcopyup is only for tmpfs",
         ),
@@ -397,6 +392,17 @@ fn an_unknown_capability_is_a_warning() {
         [0]
     );
     assert_eq!(plan.warnings.len(), 2, "{:?}", plan.warnings);
+}
+
+#[test]
+fn options_of_a_filesystem_are_a_warning_for_a_bind_mount() {
+    let mut config = base();
+    config["mounts"] = serde_json::json!([{"destination": "/a", "type": "bind", "source": "/b", "options": ["size=1"]}]);
+    let plan = plan(&config).unwrap();
+    assert_eq!(
+        plan.warnings,
+        ["mounts[0].options: \"size=1\": options of a filesystem are ignored for a bind mount"]
+    );
 }
 
 #[test]

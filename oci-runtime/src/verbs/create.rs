@@ -403,8 +403,10 @@ fn wait_until_ready(
     loop {
         match protocol::hear_child(socket)? {
             Some(FromChild::RunHooks) => {
-                let input = state.hook_input(Status::Creating);
+                // The validation suite of the specification, and crun, want "created" here; runc says "creating".
+                let input = state.hook_input(Status::Created);
                 hooks::run("prestart", &plan.hooks.prestart, &input)?;
+                let input = state.hook_input(Status::Creating);
                 hooks::run("createRuntime", &plan.hooks.create_runtime, &input)?;
                 protocol::tell_child(socket, &ToChild::Continue)?;
             }

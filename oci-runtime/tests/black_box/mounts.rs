@@ -254,7 +254,12 @@ fn mounts_of_a_container_in_a_shared_mount_never_reach_the_host() {
 #[test]
 fn the_root_has_the_propagation_asked_for() {
     for runtime in Runtime::ours() {
-        for (asked, expected) in [("", "-"), ("private", "-"), ("rshared", "shared:")] {
+        for (asked, expected) in [
+            ("", "-"),
+            ("private", "-"),
+            ("rshared", "shared:"),
+            ("unbindable", "unbindable"),
+        ] {
             let container = Container::new(
                 runtime,
                 "cut -d ' ' -f 5,7 /proc/self/mountinfo | grep '^/ ' | cut -d ' ' -f 2",

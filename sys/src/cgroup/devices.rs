@@ -4,7 +4,6 @@
 //! rule names is denied (<https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#allowed-device-list>).
 //! [`DevicePolicy::allows`] is that meaning bit by bit; [`super::bpf`] compiles it for v2.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use super::{Error, Result, file};
@@ -222,8 +221,12 @@ impl DevicePolicy {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct V1List {
     allow_by_default: bool,
-    exceptions: BTreeMap<(DeviceType, Option<u32>, Option<u32>), u8>,
+    /// In the order of the rules, which is the order in which the kernel's file lists them.
+    exceptions: Vec<(Device, u8)>,
 }
+
+/// A kind with its numbers; `None` is every number.
+type Device = (DeviceType, Option<u32>, Option<u32>);
 
 impl V1List {
     /// # Errors
@@ -241,7 +244,7 @@ impl V1List {
         if rule.is_about_everything() {
             *self = Self {
                 allow_by_default: rule.allow,
-                exceptions: BTreeMap::new(),
+                exceptions: Vec::new(),
             };
             return Ok(());
         }
@@ -254,13 +257,17 @@ impl V1List {
             if rule.allow == self.allow_by_default {
                 self.remove_exception(rule, *kind)?;
             } else {
-                *self
-                    .exceptions
-                    .entry((*kind, rule.major, rule.minor))
-                    .or_default() |= rule.access.0;
+                self.add_exception((*kind, rule.major, rule.minor), rule.access.0);
             }
         }
         Ok(())
+    }
+
+    fn add_exception(&mut self, device: Device, access: u8) {
+        match self.exceptions.iter_mut().find(|(of, _)| *of == device) {
+            Some((_, of_device)) => *of_device |= access,
+            None => self.exceptions.push((device, access)),
+        }
     }
 
     /// Takes back what `rule` covers of the exceptions.
@@ -289,7 +296,7 @@ impl V1List {
             }
             *access &= !rule.access.0;
         }
-        self.exceptions.retain(|_, access| *access != 0);
+        self.exceptions.retain(|(_, access)| *access != 0);
         Ok(())
     }
 

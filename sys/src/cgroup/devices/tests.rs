@@ -42,6 +42,18 @@ fn an_access_is_read_in_any_order_and_written_in_the_kernels() {
 }
 
 #[test]
+fn v1_lists_the_exceptions_in_the_order_of_the_rules() {
+    let rules = [
+        "deny a *:* rwm",
+        "allow c 10:229 rw",
+        "allow b 8:20 r",
+        "allow c 10:229 m",
+    ];
+    let (_, entries) = list(&rules).unwrap();
+    assert_eq!(entries, ["c 10:229 rwm", "b 8:20 r"]);
+}
+
+#[test]
 fn a_container_without_rules_has_the_default_devices_and_no_others() {
     let policy = DevicePolicy::for_container(&[]);
     let char_device = |major, minor, access| policy.allows(DeviceType::Char, major, minor, access);
