@@ -300,6 +300,25 @@ impl V1List {
         Ok(())
     }
 
+    /// Whether what no exception names is allowed.
+    pub(super) fn allows_by_default(&self) -> bool {
+        self.allow_by_default
+    }
+
+    /// Whether nothing is denied.
+    pub(super) fn allows_everything(&self) -> bool {
+        self.allow_by_default && self.exceptions.is_empty()
+    }
+
+    /// What the default does not hold for: kind, major and minor number, accesses.
+    pub(super) fn exceptions(
+        &self,
+    ) -> impl Iterator<Item = (DeviceType, Option<u32>, Option<u32>, DeviceAccess)> {
+        self.exceptions
+            .iter()
+            .map(|((kind, major, minor), access)| (*kind, *major, *minor, DeviceAccess(*access)))
+    }
+
     /// Writes the list to a devices cgroup: first the default, which clears the exceptions.
     pub(super) fn write(&self, dir: &std::path::Path) -> Result<()> {
         let (clear, except) = if self.allow_by_default {

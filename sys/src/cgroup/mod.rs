@@ -26,6 +26,7 @@ mod rare;
 mod remove;
 mod resources;
 mod stats;
+pub mod systemd;
 mod v1;
 mod v2;
 mod waiting;
