@@ -52,7 +52,7 @@ fn set_swap(dir: &Path, swap: i64) -> Result<()> {
 }
 
 /// v2 takes a limit below the usage and kills; with `checkBeforeUpdate` that is an error instead.
-fn check_usage(dir: &Path, limit: Option<i64>) -> Result<()> {
+pub(super) fn check_usage(dir: &Path, limit: Option<i64>) -> Result<()> {
     let Some(limit) = limit.and_then(|l| u64::try_from(l).ok()) else {
         return Ok(());
     };

@@ -198,6 +198,25 @@ impl Systemd {
         self.connection.answer(pending, &what).map(drop)
     }
 
+    /// Moves a process into a unit, where the caller itself has no right to: `below` is a cgroup of the unit, `/` for
+    /// its own.
+    ///
+    /// # Errors
+    /// systemd refuses, for example because the unit is not delegated.
+    pub fn attach(&mut self, unit: &str, below: &str, pid: u32) -> Result<()> {
+        self.connection.restart_clock();
+        let arguments = [
+            Value::str(unit),
+            Value::str(below),
+            Value::Array("u".into(), vec![Value::U32(pid)]),
+        ];
+        let pending = self
+            .connection
+            .send(&method("AttachProcessesToUnit"), &arguments)?;
+        let what = format!("AttachProcessesToUnit({unit:?})");
+        self.connection.answer(pending, &what).map(drop)
+    }
+
     /// Changes properties of a unit until the next boot.
     ///
     /// # Errors

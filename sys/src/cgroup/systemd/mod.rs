@@ -17,6 +17,7 @@ mod properties;
 mod reader;
 mod unified;
 mod unit;
+mod update;
 mod value;
 pub mod variant;
 
@@ -30,6 +31,7 @@ pub use error::{Error, Result};
 pub use manager::{Property, Starting, Systemd};
 pub use properties::{Target, as_rounded, for_resources};
 pub use unit::{Unit, expand_slice};
+pub use update::{UpdateError, update};
 pub use value::Value;
 
 use super::node::Node;
