@@ -13,13 +13,18 @@ use crate::undo::Undo;
 ///
 /// # Errors
 /// An unknown name.
-pub fn manager(systemd_cgroup: bool, name: Option<&str>) -> Result<Manager> {
+pub fn manager(
+    systemd_cgroup: bool,
+    name: Option<&str>,
+    rootless: Option<&str>,
+) -> Result<Manager> {
     match name {
         Some("disabled") => Ok(Manager::Disabled),
         Some("cgroupfs") => Ok(Manager::Cgroupfs),
         None if !systemd_cgroup => Ok(Manager::Cgroupfs),
-        None | Some("systemd") => Err(Error::new("--systemd-cgroup is not supported yet")
-            .hint("leave --systemd-cgroup out: the cgroup of the container is then made directly")),
+        None | Some("systemd") => Ok(Manager::Systemd {
+            user: crate::systemd::is_users(rootless),
+        }),
         Some(other) => Err(Error::new(format!(
             "--cgroup-manager: {other:?} is neither cgroupfs, systemd nor disabled"
         ))),

@@ -67,6 +67,15 @@ impl From<sys::cgroup::Error> for Error {
     }
 }
 
+impl From<sys::cgroup::systemd::Error> for Error {
+    fn from(error: sys::cgroup::systemd::Error) -> Self {
+        Self {
+            message: error.to_string(),
+            hint: error.hint().map(ToString::to_string),
+        }
+    }
+}
+
 impl From<crate::id::InvalidId> for Error {
     fn from(error: crate::id::InvalidId) -> Self {
         Self::new(error.to_string())

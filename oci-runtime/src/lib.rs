@@ -16,6 +16,7 @@ pub mod members;
 pub mod plan;
 pub mod spec;
 pub mod state;
+pub mod systemd;
 pub mod time;
 pub mod undo;
 pub mod usage;

@@ -16,6 +16,7 @@ use sys::cgroup::{Cgroup, Hierarchies};
 use crate::error::{Error, Result, Within};
 use crate::id::ContainerId;
 use crate::spec::Hooks;
+use crate::systemd::UnitState;
 
 /// The format of the file.
 const VERSION: u32 = 1;
@@ -50,6 +51,9 @@ pub struct State {
     pub annotations: BTreeMap<String, String>,
     /// Its cgroup, one directory per controller.
     pub cgroup_paths: BTreeMap<String, PathBuf>,
+    /// The unit of systemd that it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub systemd: Option<UnitState>,
     /// The namespaces that it does not share with the runtime, as `CLONE_NEW…` flags.
     pub namespaces: i32,
     /// Whether the pid namespace was made for it: then the end of its first process ends all others.
@@ -283,6 +287,7 @@ impl State {
             owner: nix::unistd::geteuid().as_raw(),
             annotations: plan.annotations.clone(),
             cgroup_paths: cgroup.paths(),
+            systemd: None,
             namespaces: namespaces.bits(),
             own_pid_namespace: plan.namespaces.is_new(sys::namespace::NamespaceKind::Pid),
             no_new_privileges: plan.process.no_new_privileges,

@@ -43,7 +43,10 @@ pub const GLOBAL: &[Flag] = &[
         "WHEN",
         "ignore what only a privileged user may do: true, false or auto (default)",
     ),
-    Flag::switch("systemd-cgroup", "not supported: cgroups are made directly"),
+    Flag::switch(
+        "systemd-cgroup",
+        "have systemd make cgroups: linux.cgroupsPath is then \"slice:prefix:name\"",
+    ),
     Flag::value(
         "cgroup-manager",
         "NAME",

@@ -134,8 +134,11 @@ fn check_count(command: &Command, parsed: &Parsed) -> Result<()> {
 }
 
 fn settings(global: &Parsed, log: &Log) -> Result<Global> {
-    let cgroup_manager =
-        crate::cgroup::manager(global.is_on("systemd-cgroup"), global.get("cgroup-manager"))?;
+    let cgroup_manager = crate::cgroup::manager(
+        global.is_on("systemd-cgroup"),
+        global.get("cgroup-manager"),
+        global.get("rootless"),
+    )?;
     let rootless = match global.get("rootless").unwrap_or("auto") {
         "auto" => root::is_unprivileged(),
         "true" => true,

@@ -114,6 +114,11 @@ fn steps(init: Init<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
     if plan.namespaces.is_new(NamespaceKind::Cgroup) {
         namespace::unshare(NamespaceKind::Cgroup.flag())?;
     }
+    //    One below that is the container's own to manage is no root: so after it.
+    if plan.cgroup.delegates() {
+        protocol::tell_parent(&socket, &FromChild::Delegate)?;
+        protocol::hear_continue(&socket)?;
+    }
     // Programs that talk to themselves over `localhost` expect no network set-up of anybody.
     if plan.namespaces.is_new(NamespaceKind::Net) {
         sys::link::set_up("lo").within(|| "linux.namespaces[network]".to_owned())?;

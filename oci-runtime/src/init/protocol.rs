@@ -23,6 +23,8 @@ pub enum ToChild {
 pub enum FromChild {
     /// The namespaces and mounts are there.
     RunHooks,
+    /// The cgroup namespace is made: now for the cgroup below that is the container's own to manage.
+    Delegate,
     /// The child may not set its own resource limits: the parent has to.
     SetLimits,
     /// The source of this mount (its place in `mounts`) can only be opened by the parent.
@@ -56,6 +58,7 @@ impl FromChild {
     pub(super) fn encode(&self) -> Vec<u8> {
         match self {
             Self::RunHooks => b"r".to_vec(),
+            Self::Delegate => b"d".to_vec(),
             Self::SetLimits => b"l".to_vec(),
             Self::OpenSource(index) => format!("o{index}").into_bytes(),
             Self::Ready => b"k".to_vec(),
@@ -76,6 +79,7 @@ impl FromChild {
     pub(super) fn decode(data: &[u8]) -> Option<Self> {
         match data.split_first()? {
             (b'r', []) => Some(Self::RunHooks),
+            (b'd', []) => Some(Self::Delegate),
             (b'l', []) => Some(Self::SetLimits),
             (b'o', index) => {
                 let index = std::str::from_utf8(index).ok()?;
@@ -190,6 +194,7 @@ mod tests {
         let failed = Error::new("mounts[0]: broken").hint("try again");
         for message in [
             FromChild::RunHooks,
+            FromChild::Delegate,
             FromChild::SetLimits,
             FromChild::OpenSource(7),
             FromChild::Ready,

@@ -1,7 +1,7 @@
 //! `linux.cgroupsPath` and `linux.resources` in the terms of `sys::cgroup`.
 use sys::cgroup::{self, CgroupPath, DeviceAccess, DeviceRule, DeviceType};
 
-use super::{Problems, limits};
+use super::{Problems, SystemdPlan, limits, systemd};
 use crate::spec;
 
 /// Who makes the container's cgroup.
@@ -28,29 +28,46 @@ pub struct CgroupPlan {
     pub named: bool,
     /// Limits; only what the spec sets.
     pub resources: cgroup::Resources,
+    /// The unit that systemd makes; the path is then its place below systemd's own cgroup.
+    pub systemd: Option<SystemdPlan>,
+}
+
+impl CgroupPlan {
+    /// Whether the container gets a cgroup below its own to manage.
+    pub fn delegates(&self) -> bool {
+        self.systemd
+            .as_ref()
+            .is_some_and(|unit| !unit.delegate.is_empty())
+    }
 }
 
 /// Decides on the cgroup of a container. Without a path it is named for the container, below the caller's own.
 pub fn plan(
-    _manager: Manager,
+    manager: Manager,
     id: &str,
-    linux: &spec::Linux,
-    version: &str,
+    spec: &spec::Spec,
     problems: &mut Problems,
 ) -> Option<CgroupPlan> {
-    let text = if linux.cgroups_path.is_empty() {
-        id
-    } else {
-        &linux.cgroups_path
-    };
+    let (linux, version) = (&spec.linux, &spec.oci_version);
     let mut resources = resources(&linux.resources, version, "linux.resources", problems);
     // Without rules a container still gets no more than the default devices.
     resources.devices.get_or_insert_default();
+    let (systemd, text) = match manager {
+        Manager::Systemd { user } => {
+            let (path, annotations) = (&linux.cgroups_path, &spec.annotations);
+            let unit = systemd::plan(user, id, path, annotations, problems)?;
+            let text = unit.unit.path();
+            (Some(unit), text)
+        }
+        _ if linux.cgroups_path.is_empty() => (None, id.to_owned()),
+        _ => (None, linux.cgroups_path.clone()),
+    };
     match CgroupPath::new(text) {
         Ok(path) => Some(CgroupPlan {
             path,
             named: !linux.cgroups_path.is_empty(),
             resources,
+            systemd,
         }),
         Err(error) => {
             problems.push("linux.cgroupsPath", error.to_string());
@@ -220,10 +237,10 @@ mod tests {
     #[test]
     fn without_rules_devices_are_denied_at_first_and_left_alone_later() {
         let mut problems = Problems::default();
-        let linux = spec::Linux::default();
-        let made = plan(Manager::Cgroupfs, "web", &linux, "1.2.0", &mut problems).unwrap();
+        let spec = spec::Spec::default();
+        let made = plan(Manager::Cgroupfs, "web", &spec, &mut problems).unwrap();
         assert_eq!(made.resources.devices, Some(Vec::new()));
-        let update = resources(&linux.resources, "1.2.0", "resources", &mut problems);
+        let update = resources(&spec.linux.resources, "1.2.0", "resources", &mut problems);
         assert_eq!(update.devices, None);
     }
 }

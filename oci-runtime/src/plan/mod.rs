@@ -12,6 +12,7 @@ pub mod options;
 mod problem;
 pub mod process;
 pub mod sysctl;
+pub mod systemd;
 #[cfg(test)]
 mod tests;
 
@@ -32,6 +33,7 @@ pub use options::MountOptions;
 pub use problem::{Problem, Problems};
 pub use process::{CapabilityPlan, ProcessPlan};
 pub use sysctl::SysctlPlan;
+pub use systemd::SystemdPlan;
 
 /// A container, every decision made.
 #[derive(Debug, Clone)]
@@ -137,7 +139,7 @@ impl Plan {
         check_hooks(&spec.hooks, &mut problems);
         let personality = personality(spec, &mut problems);
         warnings.extend(cgroup::warning(&spec.linux.resources).map(str::to_owned));
-        let cgroup = cgroup::plan(manager, id, &spec.linux, &spec.oci_version, &mut problems);
+        let cgroup = cgroup::plan(manager, id, spec, &mut problems);
         let paths = |list: &[String], field: &str, problems: &mut Problems| {
             let absolute = list
                 .iter()

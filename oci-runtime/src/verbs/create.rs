@@ -20,6 +20,7 @@ use crate::init::{Inherited, Preserved, console, idmaps, sources};
 use crate::plan::{Plan, ProcessPlan};
 use crate::spec::Spec;
 use crate::state::{self, State, Status};
+use crate::systemd::Making;
 use crate::undo::Undo;
 use crate::verbs::notify;
 use crate::verbs::pidfd::{self, Receivers};
@@ -260,7 +261,11 @@ fn steps<'a>(
     let annotation = plan.annotations.get(pidfd::ANNOTATION).map(String::as_str);
     let pidfd_receivers = Receivers::connect(options.pidfd_socket.as_deref(), annotation)?;
     let joined = spawn::open_namespaces(&plan.namespaces)?;
-    let (hierarchies, mut cgroup) = crate::cgroup::place(global, plan)?;
+    let mut unit = Making::new(plan)?;
+    let (hierarchies, mut cgroup) = match &unit {
+        Some(unit) => unit.place(),
+        None => crate::cgroup::place(global, plan)?,
+    };
 
     // 1. The id is unique from here on.
     global.store.reserve(id)?;
@@ -269,25 +274,35 @@ fn steps<'a>(
     });
     let mut state = State::creating(id, plan, &cgroup);
     state.config.clone_from(&options.config);
+    if unit.is_some() {
+        // Until systemd has made it, whatever is there belongs to somebody else.
+        state.cgroup_paths.clear();
+    }
     global.store.save(id, &state)?;
     global.store.make_fifo(id)?;
     notify::make_directory(&global.store.dir(id))?;
 
     // 2. The environment: the cgroup with its limits, then the process in its namespaces.
-    if crate::cgroup::make(global, plan, &mut cgroup, undo)? {
+    if let Some(unit) = &unit {
+        unit.prepare(undo)?;
+    } else if crate::cgroup::make(global, plan, &mut cgroup, undo)? {
         // It is not where the state says: a rootless container goes without what its user may not have.
         state.cgroup_paths = cgroup.paths();
         global.store.save(id, &state)?;
     }
     let (socket, child_socket) = sys::fd::seqpacket_pair()?;
-    let v2 = cgroup.dir_fd_v2()?;
+    // What systemd makes is there only once the process is.
+    let (v2, joiner, inner) = match &unit {
+        Some(unit) => (None, None, Some(unit.inner())),
+        None => (cgroup.dir_fd_v2()?, Some(cgroup.joiner()?), None),
+    };
     let init = Init {
         plan,
         inherited: Inherited {
             process: &plan.process,
             socket: child_socket,
             parent_end: socket.as_raw_fd(),
-            joiner: Some(cgroup.joiner()?).filter(|joiner| !joiner.is_empty()),
+            joiner: joiner.filter(|joiner| !joiner.is_empty()),
             console,
             preserved: options.preserved,
             keyring: keyring(id, options.no_new_keyring),
@@ -295,7 +310,7 @@ fn steps<'a>(
         join: Vec::new(),
         state: state.clone(),
         hierarchies: &hierarchies,
-        cgroup: &cgroup,
+        cgroup: inner.as_ref().unwrap_or(&cgroup),
         gate: open_gate(&global.store.fifo(id))?,
         no_pivot: options.no_pivot,
         doorkeeper: options.doorkeeper.as_ref(),
@@ -315,12 +330,20 @@ fn steps<'a>(
         .try_clone()
         .map_err(|error| Error::new(error.to_string()))?;
     undo.push("the first process", move || end(&pidfd));
+    if let Some(unit) = &mut unit {
+        unit.ask(child.pid, &plan.cgroup.resources)?;
+    }
     if joins_user && v2.is_some() {
         // The process that made it may not write the host's cgroups.
         cgroup.add_process(child.pid.as_raw())?;
     }
     state.pid = child.pid.as_raw();
     idmaps::write(child.pid, &plan.namespaces)?;
+    if let Some(unit) = &mut unit {
+        unit.finish(child.pid, &plan.cgroup.resources)?;
+        state.systemd = Some(unit.state());
+        state.cgroup_paths = cgroup.paths();
+    }
 
     // 3. to 5. The hooks, and the child's own steps.
     // A child that is gone already has left the reason behind.
@@ -329,7 +352,7 @@ fn steps<'a>(
     state.start_time = sys::process::start_time(child.pid)?;
     spawn::set_oom_score(child.pid, &plan.process).or_else(|error| tolerate(global, error))?;
     crate::cgroup::control_devices(global, plan, &cgroup)?;
-    wait_until_ready(&socket, &child, plan, &state, &cgroup)?;
+    wait_until_ready(&socket, &child, plan, &state, (&cgroup, unit.as_ref()))?;
     told?;
 
     pidfd_receivers.send(&child.pidfd, "standard")?;
@@ -398,7 +421,7 @@ fn wait_until_ready(
     child: &Child,
     plan: &Plan,
     state: &State,
-    cgroup: &Cgroup,
+    (cgroup, unit): (&Cgroup, Option<&Making<'_>>),
 ) -> Result<()> {
     loop {
         match protocol::hear_child(socket)? {
@@ -415,6 +438,12 @@ fn wait_until_ready(
                 protocol::tell_child(socket, &ToChild::Continue)?;
             }
             Some(FromChild::OpenSource(index)) => sources::answer(socket, child, plan, index)?,
+            Some(FromChild::Delegate) => {
+                if let Some(unit) = unit {
+                    unit.delegate(child.pid, &plan.namespaces)?;
+                }
+                protocol::tell_child(socket, &ToChild::Continue)?;
+            }
             Some(FromChild::Ready) => return Ok(()),
             Some(FromChild::Failed(error)) => return Err(error),
             Some(FromChild::Pid(_)) => {

@@ -81,14 +81,19 @@ pub fn remove(
     let mut problems: Vec<Error> = Vec::new();
     match cgroup {
         Ok(cgroup) => {
+            let unit = state.systemd.as_ref();
             // Nearly always all processes are gone. Without a pid namespace of its own some may be left.
-            let removed = cgroup
-                .remove_within(Duration::ZERO)
-                .or_else(|_| cgroup.kill_all().and_then(|()| cgroup.remove()));
+            let removed = match unit {
+                Some(unit) => crate::systemd::remove(unit, &cgroup),
+                None => cgroup
+                    .remove_within(Duration::ZERO)
+                    .or_else(|_| cgroup.kill_all().and_then(|()| cgroup.remove()))
+                    .map_err(Error::from),
+            };
             problems.extend(
                 removed
                     .err()
-                    .map(|error| Error::from(error).within("removing the cgroup")),
+                    .map(|error| error.within("removing the cgroup")),
             );
         }
         Err(error) => problems.push(error),

@@ -43,9 +43,12 @@ pub fn run(global: &Global, id: &ContainerId, parsed: &Parsed) -> Result<u8> {
     if cgroup.is_none() {
         return Err(super::pause::no_cgroup("there is nothing to limit"));
     }
-    cgroup
-        .apply(&resources)
-        .map_err(|error| crate::cgroup::named("resources", error))?;
+    match &state.systemd {
+        Some(unit) => crate::systemd::update(unit, &cgroup, &resources)?,
+        None => cgroup
+            .apply(&resources)
+            .map_err(|error| crate::cgroup::named("resources", error))?,
+    }
     Ok(0)
 }
 

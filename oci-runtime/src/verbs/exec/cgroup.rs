@@ -68,7 +68,8 @@ pub(super) fn of(state: &State, wanted: &[(String, PathBuf)]) -> Result<Cgroup> 
     }
     let hierarchies = Hierarchies::detect()?;
     if wanted.is_empty() {
-        return Ok(Cgroup::from_paths(&hierarchies, &state.cgroup_paths));
+        let subgroup = state.systemd.as_ref().map_or("", |unit| &unit.subgroup);
+        return Ok(Cgroup::from_paths(&hierarchies, &state.cgroup_paths).below(subgroup));
     }
     let mut paths = state.cgroup_paths.clone();
     let mut found = false;

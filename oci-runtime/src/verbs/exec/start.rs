@@ -60,13 +60,14 @@ pub(super) fn start(request: &Request<'_>, console: Option<OwnedFd>) -> Result<C
         init: &init,
         namespaces,
     };
-    let first = give_birth(exec, &cgroup, request)?;
+    let (first, outside) = give_birth(exec, &cgroup, request)?;
     let mut birth = Birth {
         socket,
         // Without a pid namespace to enter the first process becomes the program itself.
         intermediate: namespaces.contains(CloneFlags::CLONE_NEWPID),
         first: Some(first),
         process: None,
+        outside,
     };
     match birth.finish(request) {
         Ok(child) => Ok(child),
@@ -77,8 +78,8 @@ pub(super) fn start(request: &Request<'_>, console: Option<OwnedFd>) -> Result<C
     }
 }
 
-/// The first process: born in the container's cgroup where that is v2.
-fn give_birth(exec: Exec<'_>, cgroup: &Cgroup, request: &Request<'_>) -> Result<Child> {
+/// The first process: born in the container's cgroup where that is v2; and whether it still has to be moved there.
+fn give_birth(exec: Exec<'_>, cgroup: &Cgroup, request: &Request<'_>) -> Result<(Child, bool)> {
     let within = || "joining the container's cgroup".to_owned();
     let mut exec = Some(exec);
     let mut born_in = |v2: Option<OwnedFd>| -> sys::Result<Child> {
@@ -97,9 +98,14 @@ fn give_birth(exec: Exec<'_>, cgroup: &Cgroup, request: &Request<'_>) -> Result<
     match born_in(cgroup.dir_fd_v2()?) {
         // A cgroup with children takes no processes: where the container's first process moved itself below, there.
         Err(error) if error.errno == Errno::EBUSY && request.cgroup.is_empty() => {
-            born_in(Some(cgroup::of_init_v2(request.state)?)).within(within)
+            let born = born_in(Some(cgroup::of_init_v2(request.state)?));
+            Ok((born.within(within)?, false))
         }
-        other => other.within(within),
+        // From a login session a user may not move processes to the user's own systemd; that one may.
+        Err(error) if error.errno == Errno::EACCES && request.state.systemd.is_some() => {
+            Ok((born_in(None).within(within)?, true))
+        }
+        other => Ok((other.within(within)?, false)),
     }
 }
 
@@ -110,12 +116,18 @@ struct Birth {
     intermediate: bool,
     first: Option<Child>,
     process: Option<Child>,
+    /// Whether systemd has to move it into the container's cgroup.
+    outside: bool,
 }
 
 impl Birth {
     fn finish(&mut self, request: &Request<'_>) -> Result<Child> {
         let Request { global, plan, .. } = *request;
         if let Some(first) = &self.first {
+            if let Some(unit) = request.state.systemd.as_ref().filter(|_| self.outside) {
+                let named = request.cgroup.first().map(|(_, below)| below.as_path());
+                crate::systemd::attach(unit, named, first.pid)?;
+            }
             spawn::set_oom_score(first.pid, plan)
                 .or_else(|error| if global.rootless { Ok(()) } else { Err(error) })?;
             // A child that is gone already has left the reason behind.

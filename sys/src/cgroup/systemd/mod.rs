@@ -8,6 +8,7 @@
 //! [`super::Cgroup::create`] and [`super::Cgroup::apply`] add what systemd does not do.
 
 mod address;
+mod below;
 mod connection;
 mod devices;
 mod error;

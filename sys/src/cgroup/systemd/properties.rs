@@ -6,7 +6,7 @@
 use super::manager::Property;
 use super::value::Value;
 use super::{devices, unified};
-use crate::cgroup::convert::{set, shares_to_weight, swap_for_v2};
+use crate::cgroup::convert::{blkio_weight_to_io_weight, set, shares_to_weight, swap_for_v2};
 use crate::cgroup::{Cpu, Error, Memory, Resources, Result};
 
 /// "No limit", for systemd.
@@ -34,6 +34,13 @@ pub fn for_resources(resources: &Resources, target: Target) -> Result<Vec<Proper
     }
     memory(&resources.memory, target, &mut list)?;
     cpu(&resources.cpu, target, &mut list);
+    if let Some(weight) = resources.block_io.weight.filter(|weight| *weight != 0) {
+        if target.v2 {
+            list.number("IOWeight", blkio_weight_to_io_weight(weight));
+        } else {
+            list.number("BlockIOWeight", u64::from(weight));
+        }
+    }
     if let Some(limit) = resources.pids_limit {
         list.number("TasksMax", tasks_max(limit));
     }

@@ -197,6 +197,25 @@ fn sets_of_cpus_are_bits() {
 }
 
 #[test]
+fn weights_for_disks() {
+    let weight = |weight| Resources {
+        block_io: crate::cgroup::BlockIo {
+            weight: Some(weight),
+            ..crate::cgroup::BlockIo::default()
+        },
+        ..Resources::default()
+    };
+    for (own, v2) in [(10, 1), (1000, 10_000), (500, 4950)] {
+        assert_eq!(translate(&weight(own), V2), [format!("IOWeight={v2}")]);
+        assert_eq!(
+            translate(&weight(own), V1),
+            [format!("BlockIOWeight={own}")]
+        );
+    }
+    assert_eq!(translate(&weight(0), V2), [""; 0]);
+}
+
+#[test]
 fn no_processes_is_one() {
     for (limit, wanted) in [(17, "17"), (0, "1"), (-1, "infinity"), (-7, "infinity")] {
         let limits = Resources {
