@@ -113,9 +113,11 @@ fn statx(dirfd: impl AsFd, path: &Path) -> Result<libc::statx> {
     let mut stat: libc::statx = unsafe { std::mem::zeroed() };
     let ret = path
         .with_nix_path(|path| {
+            // Not the C library's function: std refers to it weakly, which leaves it out of a static program.
             // SAFETY: `path` is NUL-terminated and `stat` writable through the call.
             unsafe {
-                libc::statx(
+                libc::syscall(
+                    libc::SYS_statx,
                     dirfd.as_raw_fd(),
                     path.as_ptr(),
                     flags,
@@ -125,6 +127,6 @@ fn statx(dirfd: impl AsFd, path: &Path) -> Result<libc::statx> {
             }
         })
         .map_err(|errno| Error::new(errno, text()))?;
-    check(libc::c_long::from(ret), text)?;
+    check(ret, text)?;
     Ok(stat)
 }
