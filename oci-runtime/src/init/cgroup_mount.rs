@@ -47,7 +47,7 @@ pub(super) fn make(root: &Root, one: &MountPlan, plan: &Plan, view: &View<'_>) -
     if let [only] = hierarchies.list()
         && only.version() == Version::V2
     {
-        let made = unified(one, plan, cgroup, private)?;
+        let made = unified(one, plan, cgroup)?;
         mount::attach_at(&made, &target)?;
         return Ok(made);
     }
@@ -75,24 +75,21 @@ pub(super) fn make(root: &Root, one: &MountPlan, plan: &Plan, view: &View<'_>) -
     Ok(made)
 }
 
-/// One v2 hierarchy: a fresh mount shows the cgroup namespace's root, else the container's directory is bound.
-fn unified(one: &MountPlan, plan: &Plan, cgroup: &Cgroup, private: bool) -> Result<OwnedFd> {
-    if private {
-        let context = FsContext::open("cgroup2");
-        let made = context.and_then(|context| context.mount(MountAttr::empty()));
-        match made {
-            Err(sys::Error {
-                errno: Errno::EPERM | Errno::EBUSY,
-                ..
-            }) => {}
-            other => {
-                let made = other?;
-                set_attributes(&made, one)?;
-                return Ok(made);
-            }
+/// One v2 hierarchy: a fresh mount shows what the container's cgroup namespace has as its root, without one of its own
+/// all of the host, as with other runtimes: `/proc/self/cgroup` names paths in it. Where the kernel refuses that to the
+/// container's users, its own directory is bound.
+fn unified(one: &MountPlan, plan: &Plan, cgroup: &Cgroup) -> Result<OwnedFd> {
+    let context = FsContext::open("cgroup2");
+    match context.and_then(|context| context.mount(MountAttr::empty())) {
+        Ok(made) => {
+            set_attributes(&made, one)?;
+            Ok(made)
         }
+        Err(error) if matches!(error.errno, Errno::EPERM | Errno::EBUSY) => {
+            bound(cgroup.paths().get(""), one, plan)
+        }
+        Err(error) => Err(error.into()),
     }
-    bound(cgroup.paths().get(""), one, plan)
 }
 
 fn v1(
