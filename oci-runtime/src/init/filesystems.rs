@@ -40,7 +40,7 @@ pub(super) fn make(root: &Root, one: &MountPlan, fs_type: &str, source: &str) ->
         .and_then(|context| configure(context, one, fs_type, source, existing.as_ref()));
     let made = match made {
         // Not our network namespace: the kernel gives no new sysfs, only the host's.
-        Err(_) if fs_type == "sysfs" => {
+        Err(error) if fs_type == "sysfs" && error.message.contains("EPERM") => {
             let flags = OpenTree::OPEN_TREE_CLONE | OpenTree::AT_RECURSIVE;
             let tree = mount::open_tree(AT_FDCWD, Path::new("/sys"), flags)?;
             set_attributes(&tree, one)?;

@@ -257,8 +257,13 @@ fn the_root_has_the_propagation_asked_for() {
         for (asked, expected) in [
             ("", "-"),
             ("private", "-"),
+            ("rprivate", "-"),
+            ("slave", "-"),
+            ("rslave", "-"),
+            ("shared", "shared:"),
             ("rshared", "shared:"),
             ("unbindable", "unbindable"),
+            ("runbindable", "unbindable"),
         ] {
             let container = Container::new(
                 runtime,
