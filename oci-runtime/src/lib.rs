@@ -14,6 +14,7 @@ pub mod init;
 pub mod log;
 pub mod members;
 pub mod plan;
+pub mod rootless;
 pub mod spec;
 pub mod state;
 pub mod systemd;

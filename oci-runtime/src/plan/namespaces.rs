@@ -192,3 +192,37 @@ pub fn check_id_map(field: &str, map: &[IdMapping], problems: &mut Problems) {
         problems.require(!clash, &field, "overlaps an earlier range");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_map_longer_than_a_page_is_refused_before_the_kernel_does() {
+        let map = |first: u32| {
+            let range = |number: u32| IdMapping {
+                container_id: number * 2,
+                host_id: first + number * 2,
+                size: 1,
+            };
+            (0..340).map(range).collect::<Vec<_>>()
+        };
+        let mut problems = Problems::default();
+        check_id_map("short", &map(0), &mut problems);
+        assert_eq!(problems.list(), []);
+        check_id_map("long", &map(4_000_000_000), &mut problems);
+        assert_eq!(problems.list().len(), 1);
+        assert!(problems.list()[0].reason.contains("4095 bytes"));
+    }
+
+    #[test]
+    fn an_id_is_mapped_by_the_range_that_holds_it() {
+        let map = [IdMapping {
+            container_id: 5,
+            host_id: 0,
+            size: 2,
+        }];
+        assert!(is_mapped(&map, 5) && is_mapped(&map, 6));
+        assert!(!is_mapped(&map, 4) && !is_mapped(&map, 7));
+    }
+}

@@ -201,6 +201,9 @@ pub fn read_plan(global: &Global, id: &ContainerId, options: &Options) -> Result
         .map_err(|error| Error::new(format!("config.json: {error}")))?;
     notify::configure(&mut spec, &global.store.dir(id));
     pass_names(&mut spec, options.preserved);
+    if crate::rootless::add_user_namespace(&mut spec) {
+        global.warn("config.json has no user namespace, which a caller without privileges needs: one is added");
+    }
     let plan = Plan::with_manager(global.cgroup_manager, id.as_str(), &options.bundle, &spec)?;
     for warning in &plan.warnings {
         global.warn(warning);

@@ -576,3 +576,84 @@ fn without_pivot_the_root_is_moved_and_nothing_of_the_host_is_seen() {
         );
     }
 }
+
+/// What LXCFS does; every other file of procfs stays the kernel's.
+#[test]
+fn some_files_of_procfs_may_be_covered() {
+    for runtime in Runtime::all() {
+        let container = Container::new(runtime, "cat /proc/meminfo /proc/uptime");
+        let mut config = container.config.clone();
+        for name in ["meminfo", "uptime"] {
+            let source = container.bundle().join(name);
+            std::fs::write(&source, format!("{name} of ours\n")).unwrap();
+            let mount = json!({"destination": format!("/proc/{name}"), "type": "bind", "source": source, "options": ["bind"]});
+            config["mounts"].as_array_mut().unwrap().push(mount);
+        }
+        let container = container.with(|old| *old = config);
+        assert_eq!(
+            container.output(),
+            "meminfo of ours\nuptime of ours\n",
+            "{runtime:?}"
+        );
+    }
+    for runtime in Runtime::ours() {
+        let container = Container::new(runtime, "true");
+        std::fs::write(container.bundle().join("x"), "").unwrap();
+        let mount =
+            json!({"destination": "/proc/self/attr/exec", "source": "x", "options": ["bind"]});
+        let message = refusal(&add_mount(container, mount));
+        assert!(message.contains("is inside /proc"), "{message}");
+    }
+}
+
+#[test]
+fn a_source_that_is_id_mapped_already_is_refused_with_that_reason() {
+    for runtime in Runtime::ours() {
+        let first = with_users(Container::new(runtime, "sleep 1000"));
+        first.start();
+        let users = format!("/proc/{}/ns/user", first.pid());
+        let users = std::fs::File::open(users).unwrap();
+        let container = Container::new(runtime, "true");
+        let data = container.bundle().join("data");
+        std::fs::create_dir(&data).unwrap();
+        let flags = sys::mount::OpenTree::OPEN_TREE_CLONE;
+        let tree = sys::mount::open_tree(nix::fcntl::AT_FDCWD, &data, flags).unwrap();
+        let change = sys::mount::MountAttrs {
+            idmap: Some(std::os::fd::AsFd::as_fd(&users)),
+            ..Default::default()
+        };
+        sys::mount::mount_setattr(&tree, change).unwrap();
+        sys::mount::attach(&tree, &data).unwrap();
+        let mount = json!({"destination": "/x", "source": data, "options": ["bind", "idmap=uids=0-1-1;gids=0-1-1"]});
+        let container = add_mount(container, mount);
+        let output = container.run();
+        sys::mount::unmount_detach(&data).unwrap();
+        let message = text(&output.stderr);
+        assert!(!output.status.success(), "{output:?}");
+        assert!(
+            message.contains("EPERM") && message.contains("is id-mapped already"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn tmpcopyup_keeps_extended_attributes() {
+    for runtime in Runtime::ours() {
+        let container = Container::new(runtime, "sleep 1000");
+        std::fs::create_dir(container.inside("x")).unwrap();
+        std::fs::write(container.inside("x/file"), "").unwrap();
+        let file = std::fs::File::open(container.inside("x/file")).unwrap();
+        let key = c"trusted.davit";
+        sys::fs::set_xattr(&file, key, b"kept").unwrap();
+        let mount = json!({"destination": "/x", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup"]});
+        let container = add_mount(container, mount);
+        container.start();
+        let inside = format!("/proc/{}/root/x/file", container.pid());
+        let copy = std::fs::File::open(inside).unwrap();
+        assert_eq!(
+            sys::fs::get_xattr(&copy, key).unwrap().as_deref(),
+            Some(b"kept".as_slice())
+        );
+    }
+}

@@ -216,6 +216,31 @@ fn the_ids_of_a_person_are_mapped_by_the_set_user_id_helpers() {
     }
 }
 
+/// As crun: what `spec` writes for root serves as well, with the ids that the person has.
+#[test]
+fn a_person_needs_no_user_namespace_in_the_configuration() {
+    for person in people() {
+        let person = Person {
+            ranges: true,
+            ..person
+        };
+        person.must(&["spec"]);
+        let script = "cat /proc/self/uid_map; id -u; ls /sys/fs/cgroup | wc -l; touch /sys/fs/cgroup/x 2>/dev/null || echo no";
+        person.configure(script, |config| {
+            config["linux"].as_object_mut().unwrap().remove("resources");
+        });
+        let shown = person.must(&["run", "one"]);
+        let words: Vec<&str> = shown.split_whitespace().collect();
+        assert_eq!(
+            words[..6],
+            ["0", "1000", "1", "1", "200000", "65536"],
+            "{shown}"
+        );
+        assert_eq!((words[6], words[8]), ("0", "no"), "{shown}");
+        person.assert_nothing_left();
+    }
+}
+
 #[test]
 fn ids_that_a_person_does_not_have_are_refused_by_name() {
     for person in people() {
