@@ -8,7 +8,7 @@ use sys::path::Proc;
 
 use super::cgroup_mount::View;
 use super::protocol::{self, FromChild, ToChild};
-use super::{Inherited, console, devices, identity, mounts, program, rootfs};
+use super::{Inherited, console, devices, identity, late_birth, mounts, program, rootfs};
 use crate::error::{Error, Result, Within};
 use crate::hooks;
 use crate::plan::Plan;
@@ -106,6 +106,11 @@ fn steps(init: Init<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
     for (kind, fd) in &join {
         namespace::setns(fd, kind.flag()).within(|| format!("joining the {kind} namespace"))?;
     }
+    // Of the pid namespace only children are members: see step 19.
+    let joins_pid = join.iter().find(|(kind, _)| *kind == NamespaceKind::Pid);
+    let adapted = joins_pid.map(|(_, fd)| late_birth::adapt(plan, fd));
+    let born_late = adapted.is_some();
+    let plan = adapted.as_ref().unwrap_or(plan);
     // 6. Root of the user namespace: what is made from here on belongs to the container's root.
     if in_user_namespace {
         identity::become_namespace_root()?;
@@ -154,7 +159,9 @@ fn steps(init: Init<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
         && let Some(console) = &console
     {
         let pty = console::open(&root, process, console)?;
-        console::take_control()?;
+        if !born_late {
+            console::take_control()?;
+        }
         console::bind_dev_console(&devices::open_dev(&root, &mounted)?, &pty)?;
     }
     drop(console);
@@ -213,6 +220,9 @@ fn steps(init: Init<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
     )?;
     identity::confirm_cwd(process)?;
     let program = program::find(process)?;
+    if born_late {
+        late_birth::be_born(&socket, &mut state, process.terminal)?;
+    }
     let pid = nix::unistd::getpid().as_raw();
     let env = program::environment(process, || home, preserved, pid);
     // 20. `create` returns; this process waits for `start`.

@@ -24,6 +24,7 @@ pub mod exec_child;
 mod filesystems;
 mod identity;
 pub mod idmaps;
+pub mod late_birth;
 pub mod late_mounts;
 mod mounts;
 mod program;

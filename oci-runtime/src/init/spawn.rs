@@ -58,6 +58,8 @@ pub struct Birth<'a> {
     pub joined: Vec<(NamespaceKind, OwnedFd)>,
     /// The cgroup v2 directory to be born in.
     pub cgroup: Option<BorrowedFd<'a>>,
+    /// Whether the child is outside of a pid namespace to join, and joins it with a child of its own.
+    pub late: bool,
 }
 
 /// Makes the child; `child` runs in it with the namespaces that it has to join itself, and never returns.
@@ -75,8 +77,9 @@ pub fn spawn(birth: Birth<'_>, child: impl FnOnce(Vec<(NamespaceKind, OwnedFd)>)
         return through_intermediate(new, birth.joined, child);
     }
     // In a new user namespace the child has no rights over namespaces of the host, so the parent goes first.
-    let first =
-        |kind: NamespaceKind| kind == NamespaceKind::Pid || new.contains(CloneFlags::CLONE_NEWUSER);
+    let first = |kind: NamespaceKind| {
+        (kind == NamespaceKind::Pid && !birth.late) || new.contains(CloneFlags::CLONE_NEWUSER)
+    };
     let (before, after): (Vec<_>, Vec<_>) =
         birth.joined.into_iter().partition(|(kind, _)| first(*kind));
     let before: Vec<(NamespaceKind, BorrowedFd<'_>)> = before

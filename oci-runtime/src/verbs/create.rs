@@ -14,6 +14,7 @@ use crate::exe;
 use crate::hooks;
 use crate::id::ContainerId;
 use crate::init::child::Init;
+use crate::init::late_birth;
 use crate::init::protocol::{self, FromChild, ToChild};
 use crate::init::spawn::{self, Birth};
 use crate::init::{Inherited, Preserved, console, idmaps, sources};
@@ -324,14 +325,12 @@ fn steps<'a>(
         .is_some();
     let birth = Birth {
         namespaces: &plan.namespaces,
+        late: late_birth::is_possible(plan, &joined),
         joined,
         cgroup: v2.as_ref().map(AsFd::as_fd),
     };
-    let child = give_birth(birth, init)?;
-    let pidfd = child
-        .pidfd
-        .try_clone()
-        .map_err(|error| Error::new(error.to_string()))?;
+    let mut child = give_birth(birth, init)?;
+    let pidfd = watch(&child)?;
     undo.push("the first process", move || end(&pidfd));
     if let Some(unit) = &mut unit {
         unit.ask(child.pid, &plan.cgroup.resources)?;
@@ -355,7 +354,17 @@ fn steps<'a>(
     state.start_time = sys::process::start_time(child.pid)?;
     spawn::set_oom_score(child.pid, &plan.process).or_else(|error| tolerate(global, error))?;
     crate::cgroup::control_devices(global, plan, &cgroup)?;
-    wait_until_ready(&socket, &child, plan, &state, (&cgroup, unit.as_ref()))?;
+    if let Some(pid) = wait_until_ready(&socket, &child, plan, &state, (&cgroup, unit.as_ref()))? {
+        child = late_birth::adopt(pid, &child, &mut state)?;
+        let pidfd = watch(&child)?;
+        undo.push("the first process", move || end(&pidfd));
+        // It may have been born before its maker had this.
+        spawn::set_oom_score(child.pid, &plan.process).or_else(|error| tolerate(global, error))?;
+        protocol::tell_child(&socket, &ToChild::Go(pid))?;
+        if wait_until_ready(&socket, &child, plan, &state, (&cgroup, unit.as_ref()))?.is_some() {
+            return Err(Error::new("unexpected message from the first process"));
+        }
+    }
     told?;
 
     pidfd_receivers.send(&child.pidfd, "standard")?;
@@ -410,6 +419,14 @@ pub fn keyring(id: &ContainerId, keep_callers: bool) -> Option<std::ffi::CString
     }
 }
 
+/// The same descriptor of a child once more.
+fn watch(child: &Child) -> Result<OwnedFd> {
+    child
+        .pidfd
+        .try_clone()
+        .map_err(|error| Error::new(error.to_string()))
+}
+
 fn end(pidfd: &OwnedFd) -> std::result::Result<(), String> {
     // It may have ended by itself; all that matters is that it is reaped.
     drop(sys::process::pidfd_send_signal(pidfd, nix::libc::SIGKILL));
@@ -419,13 +436,14 @@ fn end(pidfd: &OwnedFd) -> std::result::Result<(), String> {
     }
 }
 
+/// Answers the child until it is ready, or until it says which process takes its place.
 fn wait_until_ready(
     socket: &OwnedFd,
     child: &Child,
     plan: &Plan,
     state: &State,
     (cgroup, unit): (&Cgroup, Option<&Making<'_>>),
-) -> Result<()> {
+) -> Result<Option<i32>> {
     loop {
         match protocol::hear_child(socket)? {
             Some(FromChild::RunHooks) => {
@@ -447,11 +465,9 @@ fn wait_until_ready(
                 }
                 protocol::tell_child(socket, &ToChild::Continue)?;
             }
-            Some(FromChild::Ready) => return Ok(()),
+            Some(FromChild::Ready) => return Ok(None),
             Some(FromChild::Failed(error)) => return Err(error),
-            Some(FromChild::Pid(_)) => {
-                return Err(Error::new("unexpected message from the first process"));
-            }
+            Some(FromChild::Pid(pid)) => return Ok(Some(pid)),
             None => return Err(died(child, cgroup)),
         }
     }
