@@ -21,6 +21,7 @@ use sys::namespace::NamespaceKind;
 use sys::process::Doorkeeper;
 
 use crate::error::{Error, Result, Within};
+use crate::init;
 use crate::plan::Plan;
 
 const OWN: &str = "/proc/self/exe";
@@ -36,8 +37,10 @@ const MARKER: &str = "DAVIT_OCI_PROTECTED";
 /// As [`protect`].
 pub fn doorkeeper(plan: &Plan) -> Result<Option<OwnedFd>> {
     // Hooks in the container are this program's to start; and somebody may look into a pid namespace that is not new.
-    let will_do =
-        plan.hooks.start_container.is_empty() && plan.namespaces.is_new(NamespaceKind::Pid);
+    // A filter that is there before it must let it start.
+    let will_do = plan.hooks.start_container.is_empty()
+        && plan.namespaces.is_new(NamespaceKind::Pid)
+        && init::allows_doorkeeper(plan.seccomp.as_ref(), &plan.process);
     let protected = open_own()
         .and_then(|own| is_readonly(&own))
         .within(|| WITHIN.to_owned())?;

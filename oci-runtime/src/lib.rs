@@ -15,6 +15,7 @@ pub mod log;
 pub mod members;
 pub mod plan;
 pub mod rootless;
+pub mod seccomp;
 pub mod spec;
 pub mod state;
 pub mod systemd;

@@ -3,6 +3,7 @@
 //! ```text
 //! <root>/<id>/state.json   written before anything is acquired, and again when the container is created
 //!             exec.fifo    the gate: there from created until started
+//!             seccomp.bpf  the filter, where there is one, for `exec`
 //! ```
 //! The status is not stored: it follows from the process, the gate and the freezer, so it cannot go stale.
 use std::collections::BTreeMap;
@@ -12,9 +13,11 @@ use std::path::{Path, PathBuf};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 use sys::cgroup::{Cgroup, Hierarchies};
+use sys::seccomp::FilterFlags;
 
 use crate::error::{Error, Result, Within};
 use crate::id::ContainerId;
+use crate::seccomp::{Listener, SeccompPlan, stored};
 use crate::spec::Hooks;
 use crate::systemd::UnitState;
 
@@ -61,9 +64,22 @@ pub struct State {
     /// Whether `noNewPrivileges` was set.
     #[serde(default)]
     pub no_new_privileges: bool,
+    /// How the filter of its processes is loaded, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seccomp: Option<FilterState>,
     /// Hooks that run later.
     #[serde(default)]
     pub hooks: Hooks,
+}
+
+/// What is known of a container's filter besides its program, which has a file of its own.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct FilterState {
+    /// `SECCOMP_FILTER_FLAG_…`
+    pub flags: u32,
+    /// Who answers for some calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listener: Option<Listener>,
 }
 
 /// Where a container is in its life, in the words of the spec and runc.
@@ -161,6 +177,48 @@ impl Store {
         // 0622: the container's root may be nobody special here, and opens it for writing.
         nix::unistd::mkfifo(&path, Mode::from_bits_truncate(0o622))
             .map_err(|errno| sys::Error::new(errno, format!("mkfifo({path:?}, 0622)")).into())
+    }
+
+    /// Keeps the filter of a container for `exec`, for its owner only.
+    ///
+    /// # Errors
+    /// The directory is not writable, or full.
+    pub fn save_filter(&self, id: &ContainerId, filter: &SeccompPlan) -> Result<()> {
+        use std::io::Write;
+        use std::os::unix::fs::OpenOptionsExt;
+        let path = self.filter(id);
+        std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .and_then(|mut file| file.write_all(&stored::encode(&filter.program)))
+            .map_err(|error| sys::Error::from_io(&error, format!("write({path:?})")).into())
+    }
+
+    /// The filter of a container, as its first process has it.
+    ///
+    /// # Errors
+    /// The file is gone, or not what was written.
+    pub fn load_filter(&self, id: &ContainerId, state: &State) -> Result<Option<SeccompPlan>> {
+        let Some(known) = &state.seccomp else {
+            return Ok(None);
+        };
+        let path = self.filter(id);
+        let bytes = std::fs::read(&path)
+            .map_err(|error| sys::Error::from_io(&error, format!("read({path:?})")))?;
+        let program = stored::decode(&bytes).filter(|program| !program.is_empty());
+        let program =
+            program.ok_or_else(|| Error::new(format!("{}: is no filter", path.display())))?;
+        Ok(Some(SeccompPlan {
+            program,
+            flags: FilterFlags::from_bits_retain(known.flags),
+            listener: known.listener.clone(),
+        }))
+    }
+
+    fn filter(&self, id: &ContainerId) -> PathBuf {
+        self.dir(id).join("seccomp.bpf")
     }
 
     /// Writes the state, replacing an older one in one step.
@@ -291,6 +349,10 @@ impl State {
             namespaces: namespaces.bits(),
             own_pid_namespace: plan.namespaces.is_new(sys::namespace::NamespaceKind::Pid),
             no_new_privileges: plan.process.no_new_privileges,
+            seccomp: plan.seccomp.as_ref().map(|filter| FilterState {
+                flags: filter.flags.bits(),
+                listener: filter.listener.clone(),
+            }),
             hooks: Hooks {
                 start_container: Vec::new(),
                 poststart: plan.hooks.poststart.clone(),
@@ -378,7 +440,12 @@ impl State {
     /// The state that a hook reads.
     pub fn hook_input(&self, status: Status) -> Vec<u8> {
         // These types cannot fail to serialize; a hook would read an empty document.
-        serde_json::to_vec(&HookState {
+        serde_json::to_vec(&self.hook_state(status)).unwrap_or_default()
+    }
+
+    /// The state as the spec has it, for who is told of the container.
+    pub fn hook_state(&self, status: Status) -> HookState<'_> {
+        HookState {
             oci_version: &self.oci_version,
             id: &self.id,
             status: status.as_str(),
@@ -389,8 +456,7 @@ impl State {
             },
             bundle: &self.bundle,
             annotations: &self.annotations,
-        })
-        .unwrap_or_default()
+        }
     }
 }
 
@@ -411,8 +477,9 @@ pub struct Report<'a> {
     pub owner: &'a str,
 }
 
-#[derive(serde::Serialize)]
-struct HookState<'a> {
+/// The state that the spec defines.
+#[derive(Debug, serde::Serialize)]
+pub struct HookState<'a> {
     #[serde(rename = "ociVersion")]
     oci_version: &'a str,
     id: &'a str,

@@ -49,6 +49,7 @@ const NOT_IN_SMALL: &[&str] = &[
     "env_logger",
     "regex",
     "anyhow",
+    "libseccomp",
 ];
 
 /// What nothing links because a pure Rust or an already linked crate does its job.

@@ -25,6 +25,7 @@ const PACKAGES: &[&str] = &[
     "containernetworking-plugins",
     "docker-registry",
     "busybox-static",
+    "libseccomp-dev",
     "skopeo",
     "nftables",
     "strace",

@@ -7,6 +7,8 @@ use sys::namespace::{self, NamespaceKind};
 use sys::path::Proc;
 
 use super::cgroup_mount::View;
+use super::filter::Filter;
+use super::program::Keeper;
 use super::protocol::{self, FromChild, ToChild};
 use super::{Inherited, console, devices, identity, late_birth, mounts, program, rootfs};
 use crate::error::{Error, Result, Within};
@@ -79,8 +81,10 @@ fn steps(init: Init<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
         joiner,
         console,
         preserved,
+        seccomp,
         keyring,
     } = inherited;
+    let mut filter = Filter::new(seccomp, process);
     sys::fd::close_range_now(parent_end, parent_end)?;
     let in_user_namespace = plan.namespaces.has(NamespaceKind::User);
 
@@ -206,7 +210,7 @@ fn steps(init: Init<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
     // 17. Limits before the ids: another user's process may not be limited without CAP_SYS_RESOURCE.
     identity::set_limits(process, &socket)?;
     // 18. Who the program is.
-    identity::assume(process)?;
+    filter.assume()?;
     sys::process::umask(nix::sys::stat::Mode::from_bits_truncate(process.umask));
     if process.no_new_privileges {
         sys::process::set_no_new_privs()?;
@@ -221,25 +225,43 @@ fn steps(init: Init<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
     identity::confirm_cwd(process)?;
     let program = program::find(process)?;
     if born_late {
+        filter.load_before_birth(preserved)?;
         late_birth::be_born(&socket, &mut state, process.terminal)?;
     }
     let pid = nix::unistd::getpid().as_raw();
     let env = program::environment(process, || home, preserved, pid);
-    // 20. `create` returns; this process waits for `start`.
-    protocol::tell_parent(&socket, &FromChild::Ready)?;
-    if let Some(file) = doorkeeper {
-        return Err(program::leave_to_doorkeeper(
-            file, &gate, &program, process, &env, preserved,
-        ));
+    // 20. The filter, if it cannot wait: from here on only plain reading and writing.
+    let keeper = doorkeeper.map(|file| Keeper { file, gate: &gate });
+    if filter.is_early() && !filter.is_loaded() {
+        match &keeper {
+            Some(keeper) => keeper.prepare(process, preserved, None)?,
+            None => program::seal(preserved)?,
+        }
+        filter.load(Some(&socket))?;
+    }
+    // 21. `create` returns; this process waits for `start`.
+    protocol::write_parent(&socket, &FromChild::Ready)?;
+    if let Some(keeper) = keeper {
+        if !filter.is_loaded() {
+            keeper.prepare(process, preserved, seccomp)?;
+        }
+        return Err(keeper.take_over(&program, process, &env));
     }
     drop(socket);
     wait_at_gate(gate)?;
-    // 21. Inside the container, as the container's user, right before its program.
+    // 22. Inside the container, as the container's user and filtered like it, right before its program.
     if !plan.hooks.start_container.is_empty() {
+        filter.load_early(preserved, None)?;
         let input = state.hook_input(Status::Created);
         hooks::run("startContainer", &plan.hooks.start_container, &input)?;
     }
-    Err(program::start(&program, process, &env, preserved))
+    Err(program::start(
+        &program,
+        process,
+        &env,
+        preserved,
+        (&mut filter, None),
+    ))
 }
 
 fn wait_at_gate(gate: OwnedFd) -> Result<()> {

@@ -24,6 +24,7 @@ use sys::namespace;
 use sys::path::Root;
 use sys::process::{CloneArgs, Forked, clone3};
 
+use super::filter::Filter;
 use super::protocol::{self, FromChild, ToChild};
 use super::{Inherited, console, identity, program};
 use crate::error::{Error, Result, Within};
@@ -65,8 +66,10 @@ fn steps(exec: Exec<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
         joiner,
         console,
         preserved,
+        seccomp,
         keyring,
     } = inherited;
+    let mut filter = Filter::new(seccomp, process);
     sys::fd::close_range_now(parent_end, parent_end)?;
 
     // 1. Nothing before the parent knows this process.
@@ -110,7 +113,7 @@ fn steps(exec: Exec<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
     identity::enter_cwd(&root, process)?;
     let home = identity::home_of(&root, process.uid);
     // 7. Who the program is.
-    identity::assume(process)?;
+    filter.assume()?;
     sys::process::umask(nix::sys::stat::Mode::from_bits_truncate(process.umask));
     if process.no_new_privileges {
         sys::process::set_no_new_privs()?;
@@ -122,6 +125,7 @@ fn steps(exec: Exec<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
     let program = program::find(process)?;
     // 9. Only now into the pid namespace: nothing is left here that the container must not see.
     if namespaces.contains(CloneFlags::CLONE_NEWPID) {
+        filter.load_before_birth(preserved)?;
         be_born(&socket)?;
     }
     // 10. What belongs to one process only. The limits last, since they could have kept it from being born.
@@ -137,9 +141,10 @@ fn steps(exec: Exec<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
     let pid = nix::unistd::getpid().as_raw();
     let env = program::environment(process, || home, preserved, pid);
     // 11. The parent writes the pid file before the program can end.
-    protocol::tell_parent(&socket, &FromChild::Ready)?;
+    protocol::write_parent(&socket, &FromChild::Ready)?;
     protocol::hear_continue(&socket)?;
-    let error = program::start(&program, process, &env, preserved);
+    let filter = (&mut filter, Some(&socket));
+    let error = program::start(&program, process, &env, preserved, filter);
     Err(error)
 }
 

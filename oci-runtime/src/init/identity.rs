@@ -117,11 +117,12 @@ pub(super) fn set_io_priority(process: &ProcessPlan) -> Result<()> {
 }
 
 /// Takes on the ids and capabilities of the process. The order is that of capabilities(7): the bounding set needs
-/// CAP_SETPCAP, the ids need CAP_SETUID and CAP_SETGID, and changing the user id would clear what is permitted.
+/// CAP_SETPCAP, the ids need CAP_SETUID and CAP_SETGID, and changing the user id would clear what is permitted. What is
+/// in `keep` stays besides, until [`set_capabilities`] takes it. Returns what there was.
 ///
 /// # Errors
 /// The field and what the kernel says.
-pub(super) fn assume(process: &ProcessPlan) -> Result<()> {
+pub(super) fn assume(process: &ProcessPlan, keep: CapSet) -> Result<CapSet> {
     let wanted = &process.capabilities;
     let (_, have, _) = creds::read_capabilities()?;
     // Without CAP_SETPCAP (number 8) the bounding set stays; what it would allow cannot be had either.
@@ -137,26 +138,32 @@ pub(super) fn assume(process: &ProcessPlan) -> Result<()> {
     creds::set_group(process.gid).within(|| "process.user.gid".to_owned())?;
     creds::set_user(process.uid).within(|| "process.user.uid".to_owned())?;
     sys::process::set_keep_caps(false)?;
-    set_capabilities(process, have)
-}
-
-fn set_capabilities(process: &ProcessPlan, have: CapSet) -> Result<()> {
-    let wanted = &process.capabilities;
-    // What this kernel, or an outer container, does not have cannot be given: runc leaves it out as well.
-    let permitted = wanted.permitted.and(have);
-    let effective = wanted.effective.and(permitted);
-    let inheritable = wanted.inheritable.and(CapSet(have.0 | wanted.bounding.0));
-    creds::set_capabilities(effective, permitted, inheritable)
-        .within(|| "process.capabilities".to_owned())?;
+    set_capabilities(process, have, keep)?;
     creds::clear_ambient().within(|| "process.capabilities.ambient".to_owned())?;
-    for number in wanted.ambient.numbers() {
+    for number in process.capabilities.ambient.numbers() {
         match creds::raise_ambient(number) {
             // Not inheritable or not permitted: runc warns and goes on.
             Err(error) if error.errno == Errno::EPERM => {}
             other => other.within(|| "process.capabilities.ambient".to_owned())?,
         }
     }
-    Ok(())
+    Ok(have)
+}
+
+/// Sets the capabilities of the process and those of `keep`. What leaves the permitted set leaves the ambient one.
+///
+/// # Errors
+/// What the kernel says.
+pub(super) fn set_capabilities(process: &ProcessPlan, have: CapSet, keep: CapSet) -> Result<()> {
+    let wanted = &process.capabilities;
+    // What this kernel, or an outer container, does not have cannot be given: runc leaves it out as well.
+    let permitted = wanted.permitted.and(have);
+    let effective = wanted.effective.and(permitted);
+    let inheritable = wanted.inheritable.and(CapSet(have.0 | wanted.bounding.0));
+    let kept = keep.and(have);
+    let with = |set: CapSet| CapSet(set.0 | kept.0);
+    creds::set_capabilities(with(effective), with(permitted), inheritable)
+        .within(|| "process.capabilities".to_owned())
 }
 
 /// The home directory of a user in the container's `/etc/passwd`, or `/`.

@@ -22,6 +22,7 @@ mod copyup;
 mod devices;
 pub mod exec_child;
 mod filesystems;
+mod filter;
 mod identity;
 pub mod idmaps;
 pub mod late_birth;
@@ -35,9 +36,11 @@ pub mod spawn;
 
 use std::os::fd::{OwnedFd, RawFd};
 
+pub use filter::allows_doorkeeper;
 use sys::cgroup::Joiner;
 
 use crate::plan::ProcessPlan;
+use crate::seccomp::SeccompPlan;
 
 /// Descriptors of the caller that the program gets: 3 and up.
 #[derive(Debug, Clone, Copy, Default)]
@@ -71,6 +74,8 @@ pub struct Inherited<'a> {
     pub console: Option<OwnedFd>,
     /// Descriptors of the caller that the program gets.
     pub preserved: Preserved,
+    /// The filter of its system calls.
+    pub seccomp: Option<&'a SeccompPlan>,
     /// The name of a new session keyring, if there is to be one.
     pub keyring: Option<std::ffi::CString>,
 }

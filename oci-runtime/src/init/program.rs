@@ -10,8 +10,10 @@ use nix::unistd::AccessFlags;
 use sys::process::Doorkeeper;
 
 use super::Preserved;
+use super::filter::Filter;
 use crate::error::{Error, Result};
 use crate::plan::ProcessPlan;
+use crate::seccomp::{SeccompPlan, stored};
 
 /// The file that `args[0]` names: itself where it holds a slash, else the first fit in the `PATH` of its environment.
 /// Looked up before `create` returns, as the user that will run it.
@@ -85,14 +87,33 @@ pub(super) fn let_go(preserved: Preserved, keep: &[RawFd]) -> Result<()> {
     Ok(sys::fd::close_all_but(preserved.end(), keep)?)
 }
 
+/// Makes everything that is not for the program close with execve, whoever opened it.
+///
+/// # Errors
+/// Only on kernels before 5.9.
+pub(super) fn seal(preserved: Preserved) -> Result<()> {
+    sys::fd::close_on_exec_from(preserved.end())?;
+    Ok((3..preserved.end()).try_for_each(sys::fd::keep_on_exec)?)
+}
+
 /// Becomes the program. Returns only to say why not.
 pub(super) fn start(
     program: &CString,
     process: &ProcessPlan,
     env: &[CString],
     preserved: Preserved,
+    (filter, socket): (&mut Filter<'_>, Option<&OwnedFd>),
 ) -> Error {
-    if let Err(error) = make_ready(preserved) {
+    let mut ready = || -> Result<()> {
+        if !filter.is_loaded() {
+            seal(preserved)?;
+        }
+        // From here on a signal ends the process as it would end the program.
+        sys::process::reset_signals()?;
+        // The very last thing: whatever comes after it is filtered.
+        filter.load(socket)
+    };
+    if let Err(error) = ready() {
         return error;
     }
     let error = sys::process::execve(program, &process.args, env);
@@ -104,41 +125,61 @@ pub(super) fn start(
     ))
 }
 
-fn make_ready(preserved: Preserved) -> Result<()> {
-    // Everything that is not for the program closes with execve, whoever opened it.
-    sys::fd::close_on_exec_from(preserved.end())?;
-    (3..preserved.end()).try_for_each(sys::fd::keep_on_exec)?;
-    // The last thing: from here on a signal ends the process as it would end the program.
-    Ok(sys::process::reset_signals()?)
-}
-
 fn name_of(process: &ProcessPlan) -> String {
     let name = process.args.first();
     name.map(|name| name.to_string_lossy().into_owned())
         .unwrap_or_default()
 }
 
-/// Becomes the doorkeeper, who waits at the gate and then becomes the program. Returns only to say why not.
-pub(super) fn leave_to_doorkeeper(
-    file: &OwnedFd,
-    gate: &OwnedFd,
-    program: &CString,
-    process: &ProcessPlan,
-    env: &[CString],
-    preserved: Preserved,
-) -> Error {
-    let ready = make_ready(preserved).and_then(|()| Ok(sys::fd::keep_on_exec(gate.as_raw_fd())?));
-    if let Err(error) = ready {
-        return error;
+/// The doorkeeper, who waits at the gate and then becomes the program.
+pub(super) struct Keeper<'a> {
+    /// The file that it is made in.
+    pub(super) file: &'a OwnedFd,
+    /// The gate.
+    pub(super) gate: &'a OwnedFd,
+}
+
+impl Keeper<'_> {
+    /// Does all but to become it. The doorkeeper loads `filter`, if it is not there already.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub(super) fn prepare(
+        &self,
+        process: &ProcessPlan,
+        preserved: Preserved,
+        filter: Option<&SeccompPlan>,
+    ) -> Result<()> {
+        seal(preserved)?;
+        // From here on a signal ends the process as it would end the program.
+        sys::process::reset_signals()?;
+        sys::fd::keep_on_exec(self.gate.as_raw_fd())?;
+        let program = filter.map(|filter| stored::encode(&filter.program));
+        let flags = filter.map_or(0, |filter| filter.flags.bits());
+        let keeper = Doorkeeper {
+            gate: self.gate.as_raw_fd(),
+            filter: program.as_deref().map(|program| (program, flags)),
+            prefix: &format!("davit-oci: exec: {:?}: ", name_of(process)),
+            birth: None,
+        };
+        Ok(keeper.fill(self.file)?)
     }
-    let keeper = Doorkeeper {
-        gate: gate.as_raw_fd(),
-        filter: None,
-        prefix: &format!("davit-oci: exec: {:?}: ", name_of(process)),
-        birth: None,
-    };
-    Error::from(keeper.take_over(file, program, &process.args, env))
+
+    /// Becomes it. Returns only to say why not.
+    pub(super) fn take_over(
+        &self,
+        program: &CString,
+        process: &ProcessPlan,
+        env: &[CString],
+    ) -> Error {
+        Error::from(Doorkeeper::take_over(
+            self.file,
+            program,
+            &process.args,
+            env,
+        ))
         .hint("does a security module of this host forbid to execute files in memory?")
+    }
 }
 
 /// The environment of the program: the plan's, `HOME` where it has none, and what `LISTEN_FDS` needs.

@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use sys::mount::Propagation;
 use sys::namespace::NamespaceKind;
 
+use crate::seccomp::{self, SeccompPlan};
 use crate::spec::{Hook, Hooks, Spec};
 
 pub use cgroup::{CgroupPlan, Manager};
@@ -70,6 +71,8 @@ pub struct Plan {
     pub process: ProcessPlan,
     /// Execution domain.
     pub personality: Option<u32>,
+    /// The filter of system calls.
+    pub seccomp: Option<SeccompPlan>,
     /// Programs to run at points of the lifecycle.
     pub hooks: Hooks,
     /// The cgroup and its limits.
@@ -139,6 +142,11 @@ impl Plan {
         check_hooks(&spec.hooks, &mut problems);
         let personality = personality(spec, &mut problems);
         warnings.extend(cgroup::warning(&spec.linux.resources).map(str::to_owned));
+        let seccomp = seccomp::plan(
+            spec.linux.seccomp.as_ref(),
+            &spec.annotations,
+            &mut problems,
+        );
         let cgroup = cgroup::plan(manager, id, spec, &mut problems);
         let paths = |list: &[String], field: &str, problems: &mut Problems| {
             let absolute = list
@@ -177,6 +185,7 @@ impl Plan {
             sysctl,
             process,
             personality,
+            seccomp,
             hooks: spec.hooks.clone(),
             cgroup,
             annotations: spec.annotations.clone(),
@@ -201,7 +210,6 @@ fn refuse_unsupported(spec: &Spec, problems: &mut Problems) {
         (spec.vm.0, "vm"),
         (spec.windows.0, "windows"),
         (spec.solaris.0, "solaris"),
-        (linux.seccomp.0, "linux.seccomp"),
         (!linux.mount_label.is_empty(), "linux.mountLabel"),
         (linux.intel_rdt.0, "linux.intelRdt"),
         (linux.net_devices.0, "linux.netDevices"),

@@ -172,8 +172,8 @@ fn every_bad_added_field_is_named_with_its_reason() {
         ),
         (
             ("/linux", "seccomp"),
-            serde_json::json!({"defaultAction": "SCMP_ACT_ALLOW"}),
-            "linux.seccomp: not supported yet",
+            serde_json::json!({"defaultAction": "SCMP_ACT_NOPE"}),
+            "linux.seccomp.defaultAction: string SCMP_ACT_NOPE is not a valid action for seccomp",
         ),
         (
             ("/linux", "mountLabel"),

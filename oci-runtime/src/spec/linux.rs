@@ -2,7 +2,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    HugepageLimit, Presence, RdmaLimit, ResourcesBlockIo, ResourcesNetwork, null_is_default,
+    HugepageLimit, Presence, RdmaLimit, ResourcesBlockIo, ResourcesNetwork, Seccomp,
+    null_is_default,
 };
 
 /// `linux`
@@ -34,8 +35,7 @@ pub struct Linux {
     #[serde(default)]
     pub net_devices: Presence,
     /// System call filter.
-    #[serde(default)]
-    pub seccomp: Presence,
+    pub seccomp: Option<Seccomp>,
     /// `shared`, `slave`, `private`, `unbindable`, each also with `r` before it.
     #[serde(default, deserialize_with = "null_is_default")]
     pub rootfs_propagation: String,

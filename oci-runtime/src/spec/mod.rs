@@ -6,6 +6,7 @@
 mod linux;
 mod process;
 mod resources;
+mod seccomp;
 
 use std::collections::BTreeMap;
 
@@ -20,6 +21,7 @@ pub use resources::{
     HugepageLimit, IntelRdt, InterfacePriority, RdmaLimit, ResourcesBlockIo, ResourcesNetwork,
     ThrottleDevice, WeightDevice,
 };
+pub use seccomp::{Seccomp, SeccompArg, SeccompRule, SyscallName};
 
 /// The whole document.
 #[derive(Debug, Clone, Default, serde::Deserialize)]

@@ -19,6 +19,7 @@ use crate::init::protocol::{self, FromChild, ToChild};
 use crate::init::spawn::{self, Birth};
 use crate::init::{Inherited, Preserved, console, idmaps, sources};
 use crate::plan::{Plan, ProcessPlan};
+use crate::seccomp::listener;
 use crate::spec::Spec;
 use crate::state::{self, State, Status};
 use crate::systemd::Making;
@@ -309,6 +310,7 @@ fn steps<'a>(
             joiner: joiner.filter(|joiner| !joiner.is_empty()),
             console,
             preserved: options.preserved,
+            seccomp: plan.seccomp.as_ref(),
             keyring: keyring(id, options.no_new_keyring),
         },
         join: Vec::new(),
@@ -354,6 +356,9 @@ fn steps<'a>(
     state.start_time = sys::process::start_time(child.pid)?;
     spawn::set_oom_score(child.pid, &plan.process).or_else(|error| tolerate(global, error))?;
     crate::cgroup::control_devices(global, plan, &cgroup)?;
+    if let Some(filter) = &plan.seccomp {
+        global.store.save_filter(id, filter)?;
+    }
     if let Some(pid) = wait_until_ready(&socket, &child, plan, &state, (&cgroup, unit.as_ref()))? {
         child = late_birth::adopt(pid, &child, &mut state)?;
         let pidfd = watch(&child)?;
@@ -465,6 +470,7 @@ fn wait_until_ready(
                 }
                 protocol::tell_child(socket, &ToChild::Continue)?;
             }
+            Some(FromChild::Listening(fd)) => listen(socket, child, fd, plan, state)?,
             Some(FromChild::Ready) => return Ok(None),
             Some(FromChild::Failed(error)) => return Err(error),
             Some(FromChild::Pid(pid)) => return Ok(Some(pid)),
@@ -483,6 +489,19 @@ fn wait_until_replaced(socket: &OwnedFd, child: &Child, cgroup: &Cgroup) -> Resu
         }
         None => Ok(()),
     }
+}
+
+/// Takes the listener of the child's filter to who answers for it. The child goes on meanwhile: what it does next may
+/// need an answer.
+fn listen(socket: &OwnedFd, child: &Child, fd: i32, plan: &Plan, state: &State) -> Result<()> {
+    let listener = plan
+        .seccomp
+        .as_ref()
+        .and_then(|seccomp| seccomp.listener.as_ref());
+    let listener = listener.ok_or_else(|| Error::new("unexpected listener"))?;
+    let fd = sys::process::pidfd_getfd(&child.pidfd, fd)?;
+    protocol::tell_child(socket, &ToChild::Continue)?;
+    listener::send(listener, state, Status::Creating, state.pid, &fd)
 }
 
 /// Why a first process ended without a word.

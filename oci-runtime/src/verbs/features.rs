@@ -1,8 +1,10 @@
 //! `features`: <https://github.com/opencontainers/runtime-spec/blob/main/features.md>.
 use serde_json::json;
+use sys::seccomp::FilterFlags;
 
 use crate::cli::print;
 use crate::error::{Error, Result};
+use crate::seccomp;
 
 /// Mount options that this runtime acts upon.
 const MOUNT_OPTIONS: &str = "acl async atime bind copy-symlink defaults dest-nofollow dev diratime dirsync exec idmap iversion \
@@ -12,6 +14,28 @@ const MOUNT_OPTIONS: &str = "acl async atime bind copy-symlink defaults dest-nof
     rnosuid rnosymfollow ro rprivate rrelatime rro rrw rshared rslave rstrictatime rsuid rsymfollow \
     rsync runbindable rw shared silent slave src-nofollow strictatime suid symfollow sync tmpcopyup \
     unbindable";
+
+/// `linux.seccomp`: all that the compiler knows, and of the flags those that this kernel knows as well.
+fn seccomp_features() -> serde_json::Value {
+    let mut archs: Vec<_> = seccomp::arch::ARCHS.iter().map(|arch| arch.name).collect();
+    archs.sort_unstable();
+    let supported = |(_, flag): &&(&str, FilterFlags)| {
+        // Without a listener the kernel refuses this one, known or not.
+        let listener = match *flag {
+            FilterFlags::WAIT_KILLABLE_RECV => FilterFlags::NEW_LISTENER,
+            _ => FilterFlags::empty(),
+        };
+        sys::seccomp::knows_flags(*flag | listener)
+    };
+    json!({
+        "enabled": true,
+        "actions": seccomp::action::NAMES.map(|(name, _)| name),
+        "operators": seccomp::OPERATORS.map(|(name, _)| name),
+        "archs": archs,
+        "knownFlags": seccomp::FLAGS.map(|(name, _)| name),
+        "supportedFlags": seccomp::FLAGS.iter().filter(supported).map(|(name, _)| *name).collect::<Vec<_>>(),
+    })
+}
 
 /// `features`
 ///
@@ -27,7 +51,7 @@ pub fn run() -> Result<u8> {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": sys::creds::CAPABILITY_NAMES.as_slice(),
             "cgroup": {"v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": false},
-            "seccomp": {"enabled": false},
+            "seccomp": seccomp_features(),
             "apparmor": {"enabled": false},
             "selinux": {"enabled": false},
             "intelRdt": {"enabled": false},

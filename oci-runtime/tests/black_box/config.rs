@@ -91,8 +91,8 @@ fn cases() -> Vec<Case> {
         ),
         (
             "/linux/seccomp",
-            json!({"defaultAction": "SCMP_ACT_ERRNO"}),
-            "linux.seccomp",
+            json!({"defaultAction": "SCMP_ACT_NOPE"}),
+            "linux.seccomp.defaultAction",
         ),
         ("/linux/mountLabel", json!("x"), "linux.mountLabel"),
         ("/linux/intelRdt", json!({"closID": "x"}), "linux.intelRdt"),

@@ -253,7 +253,19 @@ fn versions_and_features_are_what_consumers_parse() {
         );
         let features: Value = serde_json::from_str(&container.must(&["features"])).unwrap();
         assert!(features["mountOptions"].as_array().unwrap().len() > 60);
-        assert_eq!(features["linux"]["seccomp"]["enabled"], false);
+        let seccomp = &features["linux"]["seccomp"];
+        assert_eq!(seccomp["enabled"], true);
+        let flags = [
+            "SECCOMP_FILTER_FLAG_TSYNC",
+            "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
+            "SECCOMP_FILTER_FLAG_LOG",
+            "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
+        ];
+        assert_eq!(seccomp["knownFlags"], serde_json::json!(flags));
+        assert_eq!(seccomp["supportedFlags"], serde_json::json!(flags));
+        for (list, count) in [("actions", 9), ("operators", 7), ("archs", 23)] {
+            assert_eq!(seccomp[list].as_array().unwrap().len(), count, "{list}");
+        }
     }
 }
 

@@ -26,5 +26,6 @@ mod notify;
 mod process;
 mod resources;
 mod rootless;
+mod seccomp;
 mod security;
 mod userns;

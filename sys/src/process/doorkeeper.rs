@@ -216,34 +216,33 @@ impl Doorkeeper<'_> {
         }
     }
 
-    /// Becomes the doorkeeper of `program`, from a [`Doorkeeper::file`]. Returns only to say why not.
-    #[cfg(target_arch = "x86_64")]
+    /// Writes the doorkeeper into a [`Doorkeeper::file`], for good.
+    ///
+    /// # Errors
+    /// `ENOMEM`; `ENOSYS` on a processor without a doorkeeper.
+    pub fn fill(&self, file: &OwnedFd) -> Result<()> {
+        crate::fd::fill_and_seal(file, &self.image()?)
+    }
+
+    /// Becomes the doorkeeper of `program`, from a filled file. Returns only to say why not.
     pub fn take_over(
-        &self,
         file: &OwnedFd,
         program: &CString,
         argv: &[CString],
         env: &[CString],
     ) -> Error {
-        if let Err(error) = self
-            .image()
-            .and_then(|image| crate::fd::fill_and_seal(file, &image))
-        {
-            return error;
-        }
         let mut all = Vec::with_capacity(argv.len() + 1);
         all.push(program.clone());
         all.extend_from_slice(argv);
         crate::process::execveat(file, &all, env)
     }
 
-    /// Becomes the doorkeeper of `program`. Returns only to say why not.
     #[cfg(not(target_arch = "x86_64"))]
-    pub fn take_over(&self, _: &OwnedFd, _: &CString, _: &[CString], _: &[CString]) -> Error {
-        Error::new(
+    fn image(&self) -> Result<Vec<u8>> {
+        Err(Error::new(
             Errno::ENOSYS,
             "the doorkeeper is not written for this processor",
-        )
+        ))
     }
 
     /// The file: headers, code with its parameters, texts, filter.

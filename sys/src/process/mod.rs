@@ -19,7 +19,7 @@ pub use exec::{
     block_all_signals, execve, execveat, ignore_signal, reset_signals, set_signal_mask,
 };
 pub use pidfd::{
-    Exit, kill, peek_ended, pidfd_open, pidfd_send_signal, reap_any, send_signal, wait, wait_any,
-    wait_pid,
+    Exit, kill, peek_ended, pidfd_getfd, pidfd_open, pidfd_send_signal, reap_any, send_signal,
+    wait, wait_any, wait_pid,
 };
 pub use stat::{ProcessStat, start_time, stat};

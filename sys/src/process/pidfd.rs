@@ -54,6 +54,20 @@ fn waitid(
     Errno::result(ret).map(|_| Exit::of(&info))
 }
 
+/// `pidfd_getfd(2)` (Linux 5.6): a copy of the descriptor `number` of another process, close-on-exec.
+///
+/// # Errors
+/// `EBADF` where that process has none with this number, `EPERM` where it may not be traced.
+pub fn pidfd_getfd(pidfd: impl AsFd, number: RawFd) -> Result<OwnedFd> {
+    let pidfd = pidfd.as_fd();
+    // SAFETY: three integers.
+    let ret = unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), number, 0) };
+    let text = || format!("pidfd_getfd({}, {number}, 0)", FdName::of(pidfd));
+    let fd = RawFd::try_from(check(ret, text)?).map_err(|_| Error::new(Errno::EBADF, text()))?;
+    // SAFETY: the kernel returned a new descriptor; nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// Waits for one certain child, whatever signals come.
 fn wait_for(kind: libc::idtype_t, id: i32, text: impl Fn() -> String) -> Result<Exit> {
     let id = libc::id_t::try_from(id).map_err(|_| Error::new(Errno::EINVAL, text()))?;

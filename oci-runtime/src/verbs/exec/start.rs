@@ -17,7 +17,8 @@ use crate::init::exec_child::{self, Exec};
 use crate::init::protocol::{self, FromChild, ToChild};
 use crate::init::{Inherited, Preserved, spawn};
 use crate::plan::ProcessPlan;
-use crate::state::{self, State};
+use crate::seccomp::listener;
+use crate::state::{self, State, Status};
 use crate::verbs::create;
 use crate::verbs::pidfd::Receivers;
 
@@ -45,6 +46,7 @@ pub(super) fn start(request: &Request<'_>, console: Option<OwnedFd>) -> Result<C
     let Request { state, plan, .. } = *request;
     let init = state.open_init()?;
     let namespaces = to_enter(state)?;
+    let seccomp = request.global.store.load_filter(request.id, state)?;
     let (socket, child_socket) = sys::fd::seqpacket_pair()?;
     let cgroup = cgroup::of(state, &request.cgroup)?;
     let exec = Exec {
@@ -55,6 +57,7 @@ pub(super) fn start(request: &Request<'_>, console: Option<OwnedFd>) -> Result<C
             joiner: Some(cgroup.joiner()?).filter(|joiner| !joiner.is_empty()),
             console,
             preserved: request.preserved,
+            seccomp: seccomp.as_ref(),
             keyring: create::keyring(request.id, false),
         },
         init: &init,
@@ -182,13 +185,23 @@ impl Birth {
     /// Everything that must be done before the program can end, then the program.
     fn let_go(&self, process: &Child, request: &Request<'_>) -> Result<()> {
         request.pidfd_receivers.send(&process.pidfd, "setns")?;
+        let state = request.state;
         if let Some(path) = &request.pid_file {
             state::write_atomically(path, process.pid.to_string().as_bytes())
                 .within(|| "--pid-file".to_owned())?;
         }
         protocol::tell_child(&self.socket, &ToChild::Continue)?;
+        let mut heard = protocol::hear_child(&self.socket)?;
+        if let Some(FromChild::Listening(fd)) = heard {
+            let listener = state.seccomp.as_ref().and_then(|one| one.listener.as_ref());
+            let listener = listener.ok_or_else(|| Error::new("unexpected listener"))?;
+            let fd = sys::process::pidfd_getfd(&process.pidfd, fd)?;
+            protocol::tell_child(&self.socket, &ToChild::Continue)?;
+            listener::send(listener, state, Status::Running, process.pid.as_raw(), &fd)?;
+            heard = protocol::hear_child(&self.socket)?;
+        }
         // The end of the socket is the success of execve; anything else is why it failed.
-        match protocol::hear_child(&self.socket)? {
+        match heard {
             Some(FromChild::Failed(error)) => Err(error),
             _ => Ok(()),
         }
