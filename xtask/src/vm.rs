@@ -17,6 +17,8 @@ use crate::{dist, run};
 
 /// Where the guest has them: in its PATH.
 const BIN: &str = "/usr/local/bin";
+/// Variables of ours that the guest gets too.
+const PASSED: [&str; 3] = ["MUST_WORK", "WITHOUT_RUNC", "RUST_TEST_THREADS"];
 /// The packages whose tests are built for the guest.
 pub(crate) const PACKAGES: [&str; 2] = ["sys", "oci-runtime"];
 
@@ -103,7 +105,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
         cmdline: options.cmdline.clone(),
     };
     let status = if options.shell {
-        Machine::shell(&image, &payload, &machine)?
+        Machine::on_terminal(&image, &payload, &machine)?
     } else {
         Machine::boot(&image, &payload, &machine)?.finish(|line| println!("{line}"))?
     };
@@ -112,15 +114,19 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
 
 /// The command with its environment, and our runtime.
 fn prepared(command: &str, davit_oci: &Path) -> Payload {
-    let must_work = if run::must_work() {
-        "export MUST_WORK=1\n"
-    } else {
-        ""
-    };
+    let passed: String = PASSED
+        .iter()
+        .filter_map(|name| {
+            Some(format!(
+                "export {name}={}\n",
+                run::quote(&std::env::var_os(name)?)
+            ))
+        })
+        .collect();
     let there = format!("{BIN}/davit-oci");
     let script = format!(
         "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root\n\
-         export DAVIT_VM=1 DAVIT_OCI={there} RUST_BACKTRACE=1\n{must_work}cd /root\n{command}\n"
+         export DAVIT_VM=1 DAVIT_OCI={there} RUST_BACKTRACE=1\n{passed}cd /root\n{command}\n"
     );
     Payload::new(script).file(davit_oci, there)
 }

@@ -1,13 +1,13 @@
 //! One running QEMU.
 
-use std::fs;
-use std::io::{BufRead, BufReader};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Seek, Write};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use tempfile::TempDir;
 
 use crate::{Image, Payload};
 
@@ -56,7 +56,16 @@ pub struct Machine {
     qemu: Child,
     output: Option<ChildStdout>,
     deadline: Duration,
-    dir: TempDir,
+    files: Files,
+}
+
+/// What passes between the guest and us besides its output. The files have no names, so that nothing is left of them
+/// however this process ends; QEMU opens them through our descriptors.
+#[derive(Debug)]
+struct Files {
+    payload: File,
+    status: File,
+    console: File,
 }
 
 // === impl Cgroups ===
@@ -83,58 +92,43 @@ impl Machine {
     /// # Errors
     /// Where the payload cannot be written or QEMU not started.
     pub fn boot(image: &Image, payload: &Payload, options: &Options) -> Result<Self> {
-        let dir = tempfile::Builder::new()
-            .prefix("davit-vm-")
-            .tempdir()
-            .context("a directory for the test host")?;
-        payload.write(&dir.path().join("payload.tar"))?;
-        let mut command = qemu(image, dir.path(), options);
+        let files = Files::with(payload)?;
+        let mut command = qemu(image, &files, options);
         // QEMU opens its stdout anew, and the guest writes to that alone: what QEMU itself says goes to stderr.
         command
             .args(["-chardev", "file,id=output,path=/dev/stdout"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
-        let mut qemu = command
-            .spawn()
-            .context("start QEMU; `cargo xtask tools` installs it")?;
-        let output = qemu.stdout.take();
-        Ok(Self {
-            qemu,
-            output,
-            deadline: options.deadline,
-            dir,
-        })
+        Self::start(command, files, options)
     }
 
-    /// Boots with a shell on this process's terminal, and waits for its end.
+    /// Boots with the guest's console `/dev/hvc0` on this process's terminal, and waits for the end.
     ///
     /// # Errors
     /// As [`Machine::boot`] and [`Machine::finish`].
-    pub fn shell(image: &Image, payload: &Payload, options: &Options) -> Result<i32> {
-        let dir = tempfile::Builder::new()
-            .prefix("davit-vm-")
-            .tempdir()
-            .context("a directory for the test host")?;
-        payload.write(&dir.path().join("payload.tar"))?;
-        let mut command = qemu(image, dir.path(), options);
+    pub fn on_terminal(image: &Image, payload: &Payload, options: &Options) -> Result<i32> {
+        let files = Files::with(payload)?;
+        let mut command = qemu(image, &files, options);
         command.args([
             "-chardev",
             "null,id=output",
             "-chardev",
             "stdio,id=terminal,signal=off",
-            "-device",
-            "virtconsole,chardev=terminal",
         ]);
-        let qemu = command
+        command.args(["-device", "virtconsole,chardev=terminal"]);
+        Self::start(command, files, options)?.finish(|_| {})
+    }
+
+    fn start(mut command: Command, files: Files, options: &Options) -> Result<Self> {
+        let mut qemu = command
             .spawn()
             .context("start QEMU; `cargo xtask tools` installs it")?;
-        Self {
+        Ok(Self {
+            output: qemu.stdout.take(),
             qemu,
-            output: None,
             deadline: options.deadline,
-            dir,
-        }
-        .finish(|_| {})
+            files,
+        })
     }
 
     /// Hands over the output line by line and returns the command's exit status.
@@ -150,12 +144,10 @@ impl Machine {
             }
         }
         let ended = self.qemu.wait().context("wait for QEMU")?;
-        let status = fs::read_to_string(self.dir.path().join("status")).unwrap_or_default();
-        if let Ok(status) = status.trim().parse() {
+        if let Ok(status) = read_back(&mut self.files.status)?.trim().parse() {
             return Ok(status);
         }
-        let console = fs::read(self.dir.path().join("console")).unwrap_or_default();
-        let console = String::from_utf8_lossy(&console);
+        let console = read_back(&mut self.files.console)?;
         let tail: Vec<&str> = console.lines().rev().take(30).collect();
         let why = match ended.code() {
             Some(124 | 137) => format!("did not end within {} s", self.deadline.as_secs()),
@@ -176,10 +168,39 @@ impl Drop for Machine {
     }
 }
 
+// === impl Files ===
+
+impl Files {
+    fn with(payload: &Payload) -> Result<Self> {
+        let file = || tempfile::tempfile().context("a file for the test host");
+        let mut archive = file()?;
+        payload.write(&mut archive)?;
+        archive.flush().context("write the test host's payload")?;
+        Ok(Self {
+            payload: archive,
+            status: file()?,
+            console: file()?,
+        })
+    }
+}
+
+fn read_back(file: &mut File) -> Result<String> {
+    let mut bytes = Vec::new();
+    file.rewind()
+        .and_then(|()| file.read_to_end(&mut bytes))
+        .context("read what the test host left")?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// A path by which QEMU can open our descriptor.
+fn path_of(file: &File) -> String {
+    format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd())
+}
+
 /// QEMU with all but the chardev "output".
 ///
 /// Its parents end it: `timeout` at the deadline, and `setpriv` asks the kernel to kill each when its parent dies.
-fn qemu(image: &Image, dir: &Path, options: &Options) -> Command {
+fn qemu(image: &Image, files: &Files, options: &Options) -> Command {
     let mut command = Command::new("setpriv");
     command
         .args([
@@ -203,7 +224,7 @@ fn qemu(image: &Image, dir: &Path, options: &Options) -> Command {
         "-machine",
         "pc",
         "-accel",
-        "tcg,thread=multi",
+        "tcg,thread=multi,tb-size=512",
         "-cpu",
         "max",
     ]);
@@ -225,15 +246,15 @@ fn qemu(image: &Image, dir: &Path, options: &Options) -> Command {
     );
     command.args(["-append", &cmdline]);
     command.args(["-drive", &drive(&image.disk, "snapshot=on,cache=unsafe")]);
-    command.args(["-drive", &drive(&dir.join("payload.tar"), "readonly=on")]);
-    command.args(["-device", "virtio-rng-pci", "-device", "virtio-serial-pci"]);
     command.args([
-        "-serial",
-        &format!("file:{}", comma_doubled(&dir.join("console"))),
+        "-drive",
+        &drive(Path::new(&path_of(&files.payload)), "readonly=on"),
     ]);
+    command.args(["-device", "virtio-rng-pci", "-device", "virtio-serial-pci"]);
+    command.args(["-serial", &format!("file:{}", path_of(&files.console))]);
     command.args([
         "-chardev",
-        &format!("file,id=status,path={}", comma_doubled(&dir.join("status"))),
+        &format!("file,id=status,path={}", path_of(&files.status)),
     ]);
     command.args(["-device", "virtserialport,chardev=output,name=davit.output"]);
     command.args(["-device", "virtserialport,chardev=status,name=davit.status"]);

@@ -1,7 +1,7 @@
 //! What one boot gets besides the image: a tar archive that is the guest's second disk.
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
@@ -31,9 +31,8 @@ impl Payload {
         self
     }
 
-    pub(crate) fn write(&self, to: &Path) -> Result<()> {
-        let archive = File::create_new(to).with_context(|| format!("create {}", to.display()))?;
-        let mut archive = tar::Builder::new(archive);
+    pub(crate) fn write(&self, to: impl Write) -> Result<()> {
+        let mut archive = tar::Builder::new(to);
         for (here, there) in &self.files {
             let there = there
                 .strip_prefix("/")
@@ -53,8 +52,6 @@ impl Payload {
         archive
             .append_data(&mut header, "davit-vm/command", self.command.as_bytes())
             .context("send the command to the guest")?;
-        archive
-            .finish()
-            .with_context(|| format!("write {}", to.display()))
+        archive.finish().context("write the test host's payload")
     }
 }
