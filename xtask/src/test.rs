@@ -14,7 +14,7 @@ use crate::dist::{self, Flavour};
 use crate::leaks::Host;
 use crate::run::{self, Stopwatch};
 use crate::workspace::Workspace;
-use crate::{check, tools};
+use crate::{check, tools, vm};
 
 /// In seconds. A test binary that hangs ends by it, long before CI would end the whole run without a summary.
 const DEADLINE: &str = "900";
@@ -59,6 +59,12 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         if !run::tee(command.args(&options.filter), |line| tally.see(line))? {
             failed.push("documentation tests".to_owned());
         }
+        Ok(())
+    })?;
+    watch.step("test host", || {
+        failed.extend(vm::tests(&units, &bin_dir, options, |line| {
+            tally.see(line);
+        })?);
         Ok(())
     })?;
     for suite in &suites {
@@ -207,7 +213,9 @@ fn run_all(
             .env("CARGO_MANIFEST_DIR", &binary.package_dir);
         command
             .env("PATH", tools::path()?)
-            .env("DAVIT_BIN_DIR", bin_dir);
+            .env("DAVIT_BIN_DIR", bin_dir)
+            // Its black-box tests judge what ships, not cargo's build.
+            .env("DAVIT_OCI", bin_dir.join("davit-oci"));
         if !run::tee(&mut command, |line| tally.see(line))? {
             failed.push(binary.shown());
         }

@@ -85,12 +85,8 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
     } else {
         dist::davit_oci(workspace)?
     };
-    let mut payload = prepared(&command, &davit_oci);
-    for binary in &binaries {
-        if let Some(name) = name(binary) {
-            payload = payload.file(&binary.executable, Path::new(BIN).join(name));
-        }
-    }
+    let binaries: Vec<&Binary> = binaries.iter().collect();
+    let mut payload = with_tests(prepared(&command, &davit_oci), &binaries);
     for file in &options.files {
         let (here, there) = file
             .split_once(':')
@@ -110,6 +106,106 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
         Machine::boot(&image, &payload, &machine)?.finish(|line| println!("{line}"))?
     };
     Ok(u8::try_from(status).map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+/// The guests of `cargo xtask test`: the first always, all of them for the whole.
+const GUESTS: [(&str, vm::Cgroups); 3] = [
+    ("cgroup v2", vm::Cgroups::V2),
+    ("cgroup v1", vm::Cgroups::V1),
+    ("hybrid cgroups", vm::Cgroups::Hybrid),
+];
+/// Parts of the names of tests that depend on the host: its cgroups, its systemd, its AppArmor.
+const ABOUT_HOSTS: &[&str] = &[
+    "apparmor",
+    "cgroup",
+    "devices",
+    "events",
+    "limits",
+    "memory",
+    "pause",
+    "resources",
+    "systemd",
+    "update",
+];
+/// In seconds, for one guest. A turn takes two minutes, and several times that on a busy machine.
+const DEADLINE: u64 = 1500;
+
+/// Runs the tests in the test host, as `cargo xtask test` does. Returns the names of the guests where one failed.
+pub(crate) fn tests(
+    binaries: &[Binary],
+    bin_dir: &Path,
+    wanted: &test::Options,
+    mut seen: impl FnMut(&str),
+) -> Result<Vec<String>> {
+    let image = Image::ready(vm::Suite::Bookworm)?;
+    let ours: Vec<&Binary> = binaries
+        .iter()
+        .filter(|binary| PACKAGES.contains(&binary.package.as_str()))
+        .collect();
+    let mut failed = Vec::new();
+    for (guest, cgroups) in &GUESTS[..if wanted.all { GUESTS.len() } else { 1 }] {
+        println!("\n     Booting the test host with {guest}");
+        let payload = with_tests(
+            prepared(
+                &test_script(&ours, wanted, *cgroups),
+                &bin_dir.join("davit-oci"),
+            ),
+            &ours,
+        );
+        let machine = vm::Options {
+            cgroups: *cgroups,
+            deadline: Duration::from_secs(DEADLINE),
+            ..vm::Options::default()
+        };
+        let status = Machine::boot(&image, &payload, &machine)?.finish(|line| {
+            println!("{line}");
+            seen(line);
+        });
+        match status {
+            Ok(0) => {}
+            Ok(_) => failed.push(format!("test host with {guest}")),
+            Err(error) => {
+                eprintln!("{error:#}");
+                failed.push(format!("test host with {guest}"));
+            }
+        }
+    }
+    Ok(failed)
+}
+
+/// Every test binary in turn, also after a failure. On cgroup v2 with all of its tests for the whole; else with those
+/// that depend on the host, and without the genuine runc, which is slow there and was compared with outside.
+fn test_script(binaries: &[&Binary], wanted: &test::Options, cgroups: vm::Cgroups) -> String {
+    let mut flags: Vec<String> = match &wanted.filter {
+        Some(filter) => vec![run::quote(filter.as_ref())],
+        None if cgroups == vm::Cgroups::V2 => Vec::new(),
+        None => ABOUT_HOSTS.iter().map(|name| (*name).to_owned()).collect(),
+    };
+    let mut script = "failed=0\n".to_owned();
+    if wanted.all {
+        flags.push("--include-ignored".to_owned());
+    } else {
+        script.push_str("export WITHOUT_RUNC=1\n");
+    }
+    for name in binaries.iter().filter_map(|binary| name(binary)) {
+        let name = name.display();
+        script.push_str(&format!(
+            "echo; echo '     Running {name}'; {name} {} || failed=1\n",
+            flags.join(" ")
+        ));
+    }
+    script.push_str("exit $failed\n");
+    script
+}
+
+/// The test binaries in the guest's PATH.
+fn with_tests(payload: Payload, binaries: &[&Binary]) -> Payload {
+    binaries
+        .iter()
+        .fold(payload, |payload, binary| match name(binary) {
+            Some(name) => payload.file(&binary.executable, Path::new(BIN).join(name)),
+            None => payload,
+        })
 }
 
 /// The command with its environment, and our runtime.

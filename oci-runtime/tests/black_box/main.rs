@@ -28,4 +28,5 @@ mod resources;
 mod rootless;
 mod seccomp;
 mod security;
+mod small_memory;
 mod userns;
