@@ -94,10 +94,25 @@ fn open_sources(change: &Change<'_>) -> Result<Vec<Option<OwnedFd>>> {
             mount::open_tree(AT_FDCWD, path, sources::flags(one, *recursive))?
         };
         mounts::set_attributes(&tree, one)?;
+        set_propagation(&tree, one)?;
         Ok(Some(tree))
     };
     let open = |one: &MountPlan| open(one).map_err(|error: Error| error.within(name(one)));
     change.mounts.iter().map(open).collect()
+}
+
+/// As `create` has it, where the whole namespace is the host's receiver: only `shared` makes the mount its peer, whose
+/// mounts would appear on the host as well.
+fn set_propagation(tree: &OwnedFd, one: &MountPlan) -> Result<()> {
+    let asked = &one.options.propagation;
+    let shared = |(kind, _): &(Propagation, bool)| *kind == Propagation::Shared;
+    if !asked.iter().any(shared) {
+        mount::set_propagation_fd(tree, Propagation::Slave, true)?;
+    }
+    for (propagation, recursive) in asked {
+        mount::set_propagation_fd(tree, *propagation, *recursive)?;
+    }
+    Ok(())
 }
 
 /// An id-mapping needs the host's rights: it is put over its own source, in a mount namespace that nobody sees.
@@ -156,22 +171,18 @@ fn enter(change: &Change<'_>) -> Result<()> {
 }
 
 fn add(root: &Root, one: &MountPlan, tree: Option<&OwnedFd>) -> Result<()> {
-    let made = match (&one.source, tree) {
-        (MountSource::Remount, _) => return filesystems::remount(root, one),
-        (MountSource::Bind { .. }, Some(tree)) => {
-            mounts::bind(root, one, tree)?;
-            tree.as_fd().try_clone_to_owned()
-        }
+    match (&one.source, tree) {
+        (MountSource::Remount, _) => filesystems::remount(root, one),
+        (MountSource::Bind { .. }, Some(tree)) => mounts::bind(root, one, tree),
         (MountSource::New { fs_type, source }, _) => {
-            Ok(filesystems::make(root, one, fs_type, source)?)
+            let made = filesystems::make(root, one, fs_type, source)?;
+            for (propagation, recursive) in &one.options.propagation {
+                mount::set_propagation_fd(&made, *propagation, *recursive)?;
+            }
+            mounts::make_late_readonly(one, &made)
         }
-        _ => return Err(Error::new("cannot be added to a running container")),
-    };
-    let made = made.map_err(|error| Error::new(error.to_string()))?;
-    for (propagation, recursive) in &one.options.propagation {
-        mount::set_propagation_fd(&made, *propagation, *recursive)?;
+        _ => Err(Error::new("cannot be added to a running container")),
     }
-    mounts::make_late_readonly(one, &made)
 }
 
 /// Takes away what is mounted there. A directory is unmounted as the working directory and a file by its name in its

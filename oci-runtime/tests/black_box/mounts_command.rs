@@ -133,7 +133,7 @@ fn a_refused_mount_takes_back_those_added_before_it() {
 #[test]
 fn the_flags_of_the_hosts_mount_stay_locked_in_an_added_one() {
     for runtime in Runtime::ours() {
-        let container = started(runtime, true).with(|_| ());
+        let container = started(runtime, true);
         let outside = tempfile::tempdir().unwrap();
         let mode = std::fs::Permissions::from_mode(0o755);
         std::fs::set_permissions(outside.path(), mode).unwrap();
@@ -154,6 +154,40 @@ fn the_flags_of_the_hosts_mount_stay_locked_in_an_added_one() {
         std::fs::write(&file, process.to_string()).unwrap();
         let args = ["exec", "--process", file.to_str().unwrap(), &container.id];
         assert_eq!(container.must(&args), "locked\n");
+    }
+}
+
+/// What a container mounts below an added mount must not appear on the host, unless that is what was asked for.
+#[test]
+fn an_added_mount_receives_from_the_host_and_gives_nothing_back() {
+    for runtime in Runtime::ours() {
+        for (users, options, expected) in [
+            (false, json!(["rbind"]), "master:"),
+            (false, json!(["rbind", "rprivate"]), "-"),
+            (false, json!(["rbind", "rshared"]), "shared:"),
+            (true, json!(["rbind"]), "master:"),
+        ] {
+            let container = started(runtime, users);
+            let outside = tempfile::tempdir().unwrap();
+            let mode = std::fs::Permissions::from_mode(0o755);
+            std::fs::set_permissions(outside.path(), mode).unwrap();
+            let context = sys::mount::FsContext::open("tmpfs").unwrap();
+            let made = context.mount(sys::mount::MountAttr::empty()).unwrap();
+            sys::mount::attach(&made, outside.path()).unwrap();
+            let shared = sys::mount::Propagation::Shared;
+            sys::mount::set_propagation(outside.path(), shared, false).unwrap();
+            let mounts =
+                json!([{"destination": "/x", "source": outside.path(), "options": options}]);
+            let added = change(&container, "add", &mounts);
+            let script = "grep ' /x ' /proc/self/mountinfo | cut -d ' ' -f 7";
+            let shown = exec(&container, script);
+            sys::mount::unmount_detach(outside.path()).unwrap();
+            assert_eq!(added, (Some(0), String::new()));
+            assert!(
+                shown.starts_with(expected),
+                "users={users} {options}: {shown}"
+            );
+        }
     }
 }
 
