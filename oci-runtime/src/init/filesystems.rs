@@ -44,6 +44,13 @@ pub(super) fn make(root: &Root, one: &MountPlan, fs_type: &str, source: &str) ->
             let flags = OpenTree::OPEN_TREE_CLONE | OpenTree::AT_RECURSIVE;
             let tree = mount::open_tree(AT_FDCWD, Path::new("/sys"), flags)?;
             set_attributes(&tree, one)?;
+            // A new sysfs would have nothing below; the host's cgroups come with this one.
+            let below = MountAttrs {
+                set: one.options.set,
+                recursive: true,
+                ..MountAttrs::default()
+            };
+            mount::mount_setattr(&tree, below)?;
             tree
         }
         Err(error) if fs_type == "proc" && error.message.contains("EPERM") => {

@@ -436,12 +436,16 @@ fn message_queues_are_those_of_the_container() {
 #[test]
 fn sysfs_is_the_hosts_where_the_network_is() {
     for runtime in Runtime::ours() {
-        let script = "ls -d /sys/class/net/lo && touch /sys/x 2>/dev/null; grep -c ' /sys ' /proc/self/mountinfo";
+        let script = "ls -d /sys/class/net/lo && touch /sys/x 2>/dev/null; grep -c ' /sys ' /proc/self/mountinfo; \
+                      grep ' /sys' /proc/self/mountinfo | cut -d ' ' -f 6 | cut -d , -f 1-4 | sort -u";
         let container = with_users(Container::new(runtime, script)).with(|config| {
             let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
             namespaces.retain(|one| one["type"] != "network");
         });
-        assert_eq!(container.output(), "/sys/class/net/lo\n1\n");
+        assert_eq!(
+            container.output(),
+            "/sys/class/net/lo\n1\nro,nosuid,nodev,noexec\n"
+        );
     }
 }
 
