@@ -135,7 +135,7 @@ fn steps(init: Init<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
     // 8. Files are made with exactly the modes asked for.
     sys::process::umask(nix::sys::stat::Mode::empty());
     // 9. The root and everything mounted in it, while the sources on the host can still be reached.
-    let mut root = rootfs::prepare(plan)?;
+    let mut root = rootfs::prepare(plan, socket.as_fd())?;
     let maker = mounts::Maker {
         plan,
         view: View {

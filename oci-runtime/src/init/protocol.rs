@@ -29,6 +29,8 @@ pub enum FromChild {
     SetLimits,
     /// The source of this mount (its place in `mounts`) can only be opened by the parent.
     OpenSource(usize),
+    /// The root filesystem is closed to the container's users.
+    OpenRoot,
     /// Everything is done but the program itself.
     Ready,
     /// The filter is there, and this is the number of its listener's descriptor.
@@ -63,6 +65,7 @@ impl FromChild {
             Self::Delegate => b"d".to_vec(),
             Self::SetLimits => b"l".to_vec(),
             Self::OpenSource(index) => format!("o{index}").into_bytes(),
+            Self::OpenRoot => b"q".to_vec(),
             Self::Ready => b"k".to_vec(),
             Self::Listening(fd) => format!("n{fd}").into_bytes(),
             Self::Pid(pid) => format!("p{pid}").into_bytes(),
@@ -84,6 +87,7 @@ impl FromChild {
             (b'r', []) => Some(Self::RunHooks),
             (b'd', []) => Some(Self::Delegate),
             (b'l', []) => Some(Self::SetLimits),
+            (b'q', []) => Some(Self::OpenRoot),
             (b'o', index) => {
                 let index = std::str::from_utf8(index).ok()?;
                 index.parse().ok().map(Self::OpenSource)
@@ -210,6 +214,7 @@ mod tests {
             FromChild::Delegate,
             FromChild::SetLimits,
             FromChild::OpenSource(7),
+            FromChild::OpenRoot,
             FromChild::Ready,
             FromChild::Listening(7),
             FromChild::Pid(42),

@@ -9,6 +9,7 @@ use nix::sys::stat::SFlag;
 use sys::mount::{self, FsContext, MountAttr, MountAttrs, OpenTree, Propagation};
 use sys::path::Root;
 
+use super::sources;
 use crate::error::{Error, Result, Within};
 use crate::plan::Plan;
 
@@ -17,7 +18,7 @@ use crate::plan::Plan;
 ///
 /// # Errors
 /// The directory is missing, or mounting is not allowed.
-pub(super) fn prepare(plan: &Plan) -> Result<Root> {
+pub(super) fn prepare(plan: &Plan, parent: BorrowedFd<'_>) -> Result<Root> {
     let (propagation, recursive) = match plan.rootfs_propagation {
         None => (Propagation::Slave, true),
         // Nothing below an unbindable mount can be copied: the root becomes one at the end, in `finish`.
@@ -29,8 +30,18 @@ pub(super) fn prepare(plan: &Plan) -> Result<Root> {
         make_parent_private(&plan.rootfs)?;
     }
     let flags = OpenTree::OPEN_TREE_CLONE | OpenTree::AT_RECURSIVE;
-    let tree = mount::open_tree(AT_FDCWD, &plan.rootfs, flags).within(|| "root.path".to_owned())?;
-    mount::attach(&tree, &plan.rootfs).within(|| "root.path".to_owned())?;
+    let within = || "root.path".to_owned();
+    let tree = match mount::open_tree(AT_FDCWD, &plan.rootfs, flags) {
+        // A directory above it is closed to the container's users, but not to who runs it.
+        Err(error) if error.errno == Errno::EACCES => {
+            let place = sources::ask_root(parent).within(within)?;
+            let tree = mount::clone_tree(&place, true).within(within)?;
+            mount::attach_at(&tree, &place).within(within)?;
+            return Ok(Root::from_fd(tree));
+        }
+        other => other.within(within)?,
+    };
+    mount::attach(&tree, &plan.rootfs).within(within)?;
     Ok(Root::from_fd(tree))
 }
 

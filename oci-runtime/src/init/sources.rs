@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
 use sys::mount::{self, MountAttrs, OpenTree};
 use sys::namespace::{self, NamespaceKind};
+use sys::path::Root;
 use sys::process::{Child, CloneArgs, Forked, clone3};
 
 use super::idmaps;
@@ -26,7 +27,19 @@ const OPENED: &[u8] = b"s";
 /// # Errors
 /// Why it cannot be opened.
 pub(super) fn ask(socket: impl AsFd, index: usize) -> Result<OwnedFd> {
-    protocol::tell_parent(&socket, &FromChild::OpenSource(index))?;
+    request(socket, &FromChild::OpenSource(index))
+}
+
+/// The child's side: the directory of the root filesystem.
+///
+/// # Errors
+/// Why it cannot be opened.
+pub(super) fn ask_root(socket: impl AsFd) -> Result<OwnedFd> {
+    request(socket, &FromChild::OpenRoot)
+}
+
+fn request(socket: impl AsFd, what: &FromChild) -> Result<OwnedFd> {
+    protocol::tell_parent(&socket, what)?;
     let mut buffer = vec![0_u8; MAX];
     let mut answer = sys::socket::receive(&socket, &mut buffer)?;
     let message = buffer.get(..answer.len).unwrap_or_default();
@@ -55,19 +68,35 @@ pub fn answer(socket: impl AsFd, child: &Child, plan: &Plan, index: usize) -> Re
         ),
         Some(IdMapPlan::Namespace(path)) => Some(namespace::open(path, NamespaceKind::User)?),
     };
+    let opened = || open(child, mount, users.as_ref());
+    serve(socket, opened).within(|| format!("mounts[{index}]"))
+}
+
+/// The parent's side: answers [`ask_root`].
+///
+/// # Errors
+/// The child has ended, or no process can be made.
+pub fn answer_root(socket: impl AsFd, child: &Child, plan: &Plan) -> Result<()> {
+    let open = || {
+        namespace::setns(&child.pidfd, NamespaceKind::Mnt.flag())?;
+        Ok(Root::open(&plan.rootfs)?.into())
+    };
+    serve(socket, open).within(|| "root.path".to_owned())
+}
+
+/// Sends what `open` opens in a process that ends afterwards.
+fn serve(socket: impl AsFd, open: impl FnOnce() -> Result<OwnedFd>) -> Result<()> {
     match clone3(&CloneArgs::default())? {
         Forked::Child => {
-            let sent = match open(child, mount, users.as_ref()) {
-                Ok(tree) => sys::socket::send(&socket, OPENED, &[tree.as_fd()]),
+            let sent = match open() {
+                Ok(opened) => sys::socket::send(&socket, OPENED, &[opened.as_fd()]),
                 Err(error) => sys::socket::send(&socket, &FromChild::Failed(error).encode(), &[]),
             };
             sys::process::exit_now(i32::from(sent.is_err()))
         }
         Forked::Parent(helper) => match sys::process::wait(&helper.pidfd)? {
             sys::process::Exit::Code(0) => Ok(()),
-            _ => Err(Error::new(format!(
-                "mounts[{index}]: the process that opens the source has failed"
-            ))),
+            _ => Err(Error::new("the process that opens it has failed")),
         },
     }
 }

@@ -464,6 +464,7 @@ fn wait_until_ready(
                 protocol::tell_child(socket, &ToChild::Continue)?;
             }
             Some(FromChild::OpenSource(index)) => sources::answer(socket, child, plan, index)?,
+            Some(FromChild::OpenRoot) => sources::answer_root(socket, child, plan)?,
             Some(FromChild::Delegate) => {
                 if let Some(unit) = unit {
                     unit.delegate(child.pid, &plan.namespaces)?;

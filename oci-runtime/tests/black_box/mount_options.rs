@@ -397,6 +397,20 @@ fn a_source_that_is_closed_to_the_users_of_the_container_is_mounted_nonetheless(
     }
 }
 
+/// The directory of the test's bundle is closed to everybody but root.
+#[test]
+fn a_root_filesystem_in_a_closed_directory_serves_users_of_the_container() {
+    for runtime in Runtime::ours() {
+        let container = with_users(Container::new(
+            runtime,
+            "touch /new && stat -c %u /new; pwd",
+        ));
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        std::fs::set_permissions(container.bundle(), mode).unwrap();
+        assert_eq!(container.output(), "0\n/\n");
+    }
+}
+
 #[test]
 fn procfs_takes_its_own_options() {
     for runtime in Runtime::ours() {

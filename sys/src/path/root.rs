@@ -211,6 +211,12 @@ fn parts(path: &Path) -> Vec<OsString> {
         .collect()
 }
 
+impl From<Root> for OwnedFd {
+    fn from(root: Root) -> Self {
+        root.0
+    }
+}
+
 impl AsFd for Root {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
