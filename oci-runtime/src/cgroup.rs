@@ -97,6 +97,9 @@ pub fn make<'a>(
             .and_then(|()| created.undo())
             .map_err(|error| error.to_string())
     });
+    if let Some(owner) = plan.cgroup.owner {
+        cgroup.delegate(owner).within(within)?;
+    }
     cgroup
         .apply_limits(&plan.cgroup.resources)
         .map_err(|error| named("linux.resources", error))?;

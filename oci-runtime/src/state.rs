@@ -57,6 +57,9 @@ pub struct State {
     /// The unit of systemd that it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub systemd: Option<UnitState>,
+    /// Its resource control group, of a container with `linux.intelRdt`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rdt: Option<crate::rdt::Rdt>,
     /// The namespaces that it does not share with the runtime, as `CLONE_NEW…` flags.
     pub namespaces: i32,
     /// Whether the pid namespace was made for it: then the end of its first process ends all others.
@@ -346,6 +349,7 @@ impl State {
             annotations: plan.annotations.clone(),
             cgroup_paths: cgroup.paths(),
             systemd: None,
+            rdt: None,
             namespaces: namespaces.bits(),
             own_pid_namespace: plan.namespaces.is_new(sys::namespace::NamespaceKind::Pid),
             no_new_privileges: plan.process.no_new_privileges,

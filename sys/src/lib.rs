@@ -19,6 +19,7 @@ pub mod netns;
 pub mod path;
 pub mod process;
 pub mod regex;
+pub mod resctrl;
 pub mod seccomp;
 pub mod signalfd;
 pub mod socket;

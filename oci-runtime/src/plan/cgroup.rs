@@ -1,7 +1,13 @@
 //! `linux.cgroupsPath` and `linux.resources` in the terms of `sys::cgroup`.
+use std::path::Path;
+
 use sys::cgroup::{self, CgroupPath, DeviceAccess, DeviceRule, DeviceType};
 
-use super::{Problems, SystemdPlan, limits, systemd};
+use sys::mount::MountAttr;
+use sys::namespace::NamespaceKind;
+
+use super::mounts::{MountPlan, MountSource};
+use super::{NamespacePlan, Problems, SystemdPlan, limits, systemd};
 use crate::spec;
 
 /// Who makes the container's cgroup.
@@ -30,6 +36,8 @@ pub struct CgroupPlan {
     pub resources: cgroup::Resources,
     /// The unit that systemd makes; the path is then its place below systemd's own cgroup.
     pub systemd: Option<SystemdPlan>,
+    /// The user of the host to whom it is handed over, where v2 is alone.
+    pub owner: Option<u32>,
 }
 
 impl CgroupPlan {
@@ -39,6 +47,29 @@ impl CgroupPlan {
             .as_ref()
             .is_some_and(|unit| !unit.delegate.is_empty())
     }
+}
+
+/// Whose the cgroup becomes: the container's user, if the container can write to its cgroups and sees no others, which
+/// takes a new cgroup namespace and a writable mount. None where that is nobody else than the caller, or not known.
+pub fn owner(namespaces: &NamespacePlan, mounts: &[MountPlan], uid: u32) -> Option<u32> {
+    let writable = |mount: &MountPlan| {
+        mount.source == MountSource::Cgroup
+            && mount.destination == Path::new("/sys/fs/cgroup")
+            && !mount.options.set.contains(MountAttr::MOUNT_ATTR_RDONLY)
+    };
+    if !namespaces.is_new(NamespaceKind::Cgroup) || !mounts.iter().any(writable) {
+        return None;
+    }
+    let host = if namespaces.has(NamespaceKind::User) {
+        namespaces.uid_map.iter().find_map(|range| {
+            let offset = uid.checked_sub(range.container_id)?;
+            let host = range.host_id.checked_add(offset)?;
+            (offset < range.size).then_some(host)
+        })
+    } else {
+        Some(uid)
+    };
+    host.filter(|uid| *uid != 0)
 }
 
 /// Decides on the cgroup of a container. Without a path it is named for the container, below the caller's own.
@@ -68,6 +99,7 @@ pub fn plan(
             named: !linux.cgroups_path.is_empty(),
             resources,
             systemd,
+            owner: None,
         }),
         Err(error) => {
             problems.push("linux.cgroupsPath", error.to_string());
@@ -232,6 +264,32 @@ mod tests {
         for version in ["1.0.2", "1.3.0"] {
             assert_eq!([-1, 1, 7].map(|n| pids_limit(n, version)), [-1, 1, 7]);
         }
+    }
+
+    #[test]
+    fn a_cgroup_is_handed_over_where_the_container_sees_it_alone_and_may_write() {
+        let owner_of = |namespaces: serde_json::Value, option: &str, uid: u32| {
+            let document = serde_json::json!({
+                "ociVersion": "1.3.0", "root": {"path": "r"},
+                "process": {"args": ["x"], "cwd": "/", "user": {"uid": uid, "gid": 0}},
+                "mounts": [{"destination": "/sys/fs/cgroup", "type": "cgroup2", "source": "cgroup", "options": [option]}],
+                "linux": {"namespaces": namespaces,
+                    "uidMappings": [{"containerID": 10, "hostID": 1000, "size": 5}, {"containerID": 0, "hostID": 2000, "size": 10}],
+                    "gidMappings": [{"containerID": 0, "hostID": 2000, "size": 10}]}
+            });
+            let spec: spec::Spec = serde_json::from_value(document).unwrap();
+            super::super::Plan::new("web", Path::new("/b"), &spec)
+                .unwrap()
+                .cgroup
+                .owner
+        };
+        let private =
+            || serde_json::json!([{"type": "mount"}, {"type": "cgroup"}, {"type": "user"}]);
+        assert_eq!(owner_of(private(), "rw", 0), Some(2000));
+        assert_eq!(owner_of(private(), "rw", 12), Some(1002));
+        assert_eq!(owner_of(private(), "ro", 0), None);
+        let shared = serde_json::json!([{"type": "mount"}, {"type": "user"}]);
+        assert_eq!(owner_of(shared, "rw", 0), None);
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod namespaces;
 pub mod options;
 mod problem;
 pub mod process;
+mod rdt;
 pub mod sysctl;
 pub mod systemd;
 #[cfg(test)]
@@ -77,6 +78,8 @@ pub struct Plan {
     pub hooks: Hooks,
     /// The cgroup and its limits.
     pub cgroup: CgroupPlan,
+    /// Shares of caches and memory bandwidth.
+    pub rdt: Option<sys::resctrl::Request>,
     /// Free text for whoever reads the state.
     pub annotations: BTreeMap<String, String>,
     /// What is odd but not wrong.
@@ -164,9 +167,11 @@ impl Plan {
             &mut problems,
         );
         let devices = devices::plan(&spec.linux.devices, &mut problems);
-        let Some(cgroup) = problems.into_result(cgroup)? else {
+        let rdt = rdt::plan(spec.linux.intel_rdt.as_ref(), &mut problems);
+        let Some(mut cgroup) = problems.into_result(cgroup)? else {
             return Err(Problems::default());
         };
+        cgroup.owner = cgroup::owner(&namespaces, &mounts, process.uid);
 
         Ok(Self {
             oci_version: spec.oci_version.clone(),
@@ -188,6 +193,7 @@ impl Plan {
             seccomp,
             hooks: spec.hooks.clone(),
             cgroup,
+            rdt,
             annotations: spec.annotations.clone(),
             warnings,
         })
@@ -211,7 +217,6 @@ fn refuse_unsupported(spec: &Spec, problems: &mut Problems) {
         (spec.windows.0, "windows"),
         (spec.solaris.0, "solaris"),
         (!linux.mount_label.is_empty(), "linux.mountLabel"),
-        (linux.intel_rdt.0, "linux.intelRdt"),
         (linux.net_devices.0, "linux.netDevices"),
         (linux.memory_policy.0, "linux.memoryPolicy"),
         (linux.time_offsets.0, "linux.timeOffsets"),

@@ -182,8 +182,8 @@ fn every_bad_added_field_is_named_with_its_reason() {
         ),
         (
             ("/linux", "intelRdt"),
-            serde_json::json!({"closID": "x"}),
-            "linux.intelRdt: not supported yet",
+            serde_json::json!({"closID": "a/b"}),
+            "linux.intelRdt.closID: ",
         ),
         (
             ("/linux", "netDevices"),

@@ -2,7 +2,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    HugepageLimit, Presence, RdmaLimit, ResourcesBlockIo, ResourcesNetwork, Seccomp,
+    HugepageLimit, IntelRdt, Presence, RdmaLimit, ResourcesBlockIo, ResourcesNetwork, Seccomp,
     null_is_default,
 };
 
@@ -49,8 +49,7 @@ pub struct Linux {
     #[serde(default, deserialize_with = "null_is_default")]
     pub mount_label: String,
     /// Cache and memory bandwidth allocation.
-    #[serde(default)]
-    pub intel_rdt: Presence,
+    pub intel_rdt: Option<IntelRdt>,
     /// NUMA policy.
     #[serde(default)]
     pub memory_policy: Presence,

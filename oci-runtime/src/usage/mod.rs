@@ -1,6 +1,7 @@
 //! What a container uses, in the document that `events` prints: runc's names, its order, and its habit of leaving out
 //! what is zero.
 mod parse;
+mod rdt;
 mod read;
 
 use std::collections::BTreeMap;
@@ -19,7 +20,7 @@ pub struct Stats {
     pids: Pids,
     blkio: Blkio,
     hugetlb: BTreeMap<String, Hugetlb>,
-    intel_rdt: IntelRdt,
+    intel_rdt: rdt::IntelRdt,
     network_interfaces: Option<Vec<NetworkInterface>>,
 }
 
@@ -144,10 +145,6 @@ struct Hugetlb {
     max: u64,
     failcnt: u64,
 }
-
-/// Of a container with `linux.intelRdt`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-struct IntelRdt {}
 
 /// Whether Go would leave it out.
 fn unset<T: Default + PartialEq>(value: &T) -> bool {

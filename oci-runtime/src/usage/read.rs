@@ -23,7 +23,7 @@ pub fn read(state: &State, cgroup: &Cgroup) -> Stats {
         pids: pids(cgroup),
         blkio: blkio(cgroup),
         hugetlb: hugetlb(cgroup),
-        intel_rdt: super::IntelRdt::default(),
+        intel_rdt: super::rdt::read(state.rdt.as_ref()),
         network_interfaces: own_network
             .then(|| std::fs::read_to_string(format!("/proc/{}/net/dev", state.pid)).ok())
             .flatten()

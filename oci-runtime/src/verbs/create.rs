@@ -295,6 +295,10 @@ fn steps<'a>(
         state.cgroup_paths = cgroup.paths();
         global.store.save(id, &state)?;
     }
+    if let Some(request) = &plan.rdt {
+        state.rdt = Some(crate::rdt::make(request, id.as_str(), undo)?);
+        global.store.save(id, &state)?;
+    }
     let (socket, child_socket) = sys::fd::seqpacket_pair()?;
     // What systemd makes is there only once the process is.
     let (v2, joiner, inner) = match &unit {
@@ -342,6 +346,7 @@ fn steps<'a>(
         cgroup.add_process(child.pid.as_raw())?;
     }
     state.pid = child.pid.as_raw();
+    crate::rdt::join(state.rdt.as_ref(), state.pid)?;
     idmaps::write(child.pid, &plan.namespaces)?;
     if let Some(unit) = &mut unit {
         unit.finish(child.pid, &plan.cgroup.resources)?;

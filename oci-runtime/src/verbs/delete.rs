@@ -98,6 +98,7 @@ pub fn remove(
         }
         Err(error) => problems.push(error),
     }
+    problems.extend(crate::rdt::remove(state.rdt.as_ref()).err());
     if problems.is_empty() {
         // Last, since it is what a second try needs.
         problems.extend(global.store.remove(id).err());

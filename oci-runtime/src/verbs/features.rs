@@ -50,11 +50,11 @@ pub fn run() -> Result<u8> {
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": sys::creds::CAPABILITY_NAMES.as_slice(),
-            "cgroup": {"v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": false},
+            "cgroup": {"v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true},
             "seccomp": seccomp_features(),
             "apparmor": {"enabled": false},
             "selinux": {"enabled": false},
-            "intelRdt": {"enabled": false},
+            "intelRdt": {"enabled": true, "schemata": true, "monitoring": true},
             "memoryPolicy": {},
             "mountExtensions": {"idmap": {"enabled": true}},
             "netDevices": {"enabled": false}

@@ -49,6 +49,8 @@ pub fn run(global: &Global, id: &ContainerId, parsed: &Parsed) -> Result<u8> {
             .apply(&resources)
             .map_err(|error| crate::cgroup::named("resources", error))?,
     }
+    let schema = |flag: &str| parsed.get(flag).unwrap_or_default().to_owned();
+    crate::rdt::update(&state, &schema("l3-cache-schema"), &schema("mem-bw-schema"))?;
     Ok(0)
 }
 

@@ -286,8 +286,8 @@ fn bad_ids_and_flags_are_refused() {
                 "cannot use console socket",
             ),
             (
-                &["--systemd-cgroup", "create", "a"],
-                "--systemd-cgroup is not supported",
+                &["--cgroup-manager", "nobody", "create", "a"],
+                "neither cgroupfs, systemd nor disabled",
             ),
         ];
         for (args, expected) in table {

@@ -8,6 +8,7 @@ mod cgroup_views;
 mod cgroups;
 mod cli;
 mod config;
+mod delegation;
 mod events;
 mod exec;
 mod exec_attack;

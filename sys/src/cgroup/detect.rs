@@ -360,7 +360,8 @@ fn names_controller(option: &str) -> bool {
 
 /// The path of the line in /proc/<pid>/cgroup (`id:controllers:path`) that `wanted` picks; `/` without one.
 pub(super) fn own_path(text: &str, wanted: impl Fn(&str, &str) -> bool) -> PathBuf {
-    let line = text.lines().find_map(|line| {
+    // Not `lines()`: a name may end in a carriage return.
+    let line = text.split('\n').find_map(|line| {
         let mut parts = line.splitn(3, ':');
         let (id, names, path) = (parts.next()?, parts.next()?, parts.next()?);
         wanted(id, names).then(|| PathBuf::from(path))

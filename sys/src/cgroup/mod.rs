@@ -21,6 +21,7 @@ mod join;
 mod kill;
 mod node;
 mod oom;
+mod owner;
 mod path;
 mod rare;
 mod remove;

@@ -9,6 +9,7 @@ use super::*;
 mod device_rules;
 mod joining;
 mod limits;
+mod properties;
 
 /// A cgroup that is killed and removed with the test.
 struct Fixture {

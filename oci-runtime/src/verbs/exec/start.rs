@@ -133,6 +133,7 @@ impl Birth {
             }
             spawn::set_oom_score(first.pid, plan)
                 .or_else(|error| if global.rootless { Ok(()) } else { Err(error) })?;
+            crate::rdt::join(request.state.rdt.as_ref(), first.pid.as_raw())?;
             // A child that is gone already has left the reason behind.
             let told = protocol::tell_child(&self.socket, &ToChild::Go(first.pid.as_raw()));
             if !self.intermediate {
