@@ -14,13 +14,9 @@ pub mod init;
 pub mod log;
 pub mod members;
 pub mod plan;
-<<<<<<< HEAD
 pub mod rootless;
 pub mod seccomp;
-=======
->>>>>>> d2806b0 (cgroup: properties of the parsers, and a page on what is written where)
 pub mod rdt;
-pub mod rootless;
 pub mod spec;
 pub mod state;
 pub mod systemd;
