@@ -97,9 +97,7 @@ pub fn make<'a>(
             .and_then(|()| created.undo())
             .map_err(|error| error.to_string())
     });
-    if let Some(owner) = plan.cgroup.owner {
-        cgroup.delegate(owner).within(within)?;
-    }
+    hand_over(plan, cgroup)?;
     cgroup
         .apply_limits(&plan.cgroup.resources)
         .map_err(|error| named("linux.resources", error))?;
@@ -129,6 +127,16 @@ fn create(global: &Global, plan: &Plan, cgroup: &mut Cgroup) -> Result<(Created,
         .create_permitted()
         .within(|| "linux.cgroupsPath".to_owned())?;
     Ok((created, true))
+}
+
+/// Makes the container's user the owner of the cgroup, where the plan says so.
+///
+/// # Errors
+/// `EPERM` for another user's cgroup.
+pub fn hand_over(plan: &Plan, cgroup: &Cgroup) -> Result<()> {
+    let owner = plan.cgroup.owner;
+    let handed = owner.map_or(Ok(()), |uid| cgroup.delegate(uid));
+    handed.within(|| "linux.cgroupsPath".to_owned())
 }
 
 /// Sets the device rules. Loading their program on v2 takes the kernel a fifth of what a container takes; they count

@@ -350,6 +350,7 @@ fn steps<'a>(
     idmaps::write(child.pid, &plan.namespaces)?;
     if let Some(unit) = &mut unit {
         unit.finish(child.pid, &plan.cgroup.resources)?;
+        crate::cgroup::hand_over(plan, &unit.inner())?;
         state.systemd = Some(unit.state());
         state.cgroup_paths = cgroup.paths();
     }
