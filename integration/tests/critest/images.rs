@@ -24,6 +24,9 @@ pub(crate) fn import(containerd: &Containerd) {
         ),
         (no_new_privs(), e2e("nonewprivs:1.3")),
     ];
+    // A spec wants to see no process of the name "sleep" in its pod, whose first process is the sandbox's.
+    let sandbox = TestImage::busybox().with_config("Cmd", json!(["/bin/tail", "-f", "/dev/null"]));
+    containerd.import(&sandbox.named("davit.test/pause:1"));
     for (image, name) in images {
         containerd.import(&image.named(&name));
     }

@@ -7,8 +7,8 @@ pub(crate) enum Kind {
     Fails,
     /// The test has a race of its own, or looks at memory that changes.
     MayFail,
-    /// It fails under ours on purpose though a peer passes it: the specification says otherwise.
-    OnPurpose,
+    /// A peer passes it, and ours does not yet.
+    Missing,
 }
 
 /// One line.
@@ -26,7 +26,7 @@ pub(crate) struct Known(Vec<Entry>);
 // === impl Known ===
 
 impl Known {
-    /// Reads `program | point | fails, may fail or on purpose | reason`; `#` begins a comment.
+    /// Reads `program | point | fails, may fail or missing | reason`; `#` begins a comment.
     ///
     /// # Panics
     /// On a line of another form.
@@ -40,7 +40,7 @@ impl Known {
             let kind = match kind {
                 "fails" => Kind::Fails,
                 "may fail" => Kind::MayFail,
-                "on purpose" => Kind::OnPurpose,
+                "missing" => Kind::Missing,
                 other => panic!("known.txt: {other:?}: {line}"),
             };
             Entry {

@@ -1,6 +1,6 @@
 //! The built programs of the suite, and running them under one runtime.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Mutex;
 
@@ -192,19 +192,29 @@ impl Drop for Under {
     }
 }
 
-/// Removes the cgroups of the suite, which it names and the runtimes make: the parents stay after the container.
+/// Removes the cgroups of the suite, which it names and the runtimes make: the parents stay after the container. A
+/// relative path is below our own cgroup for some runtimes.
 fn remove_cgroups() {
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let own: Vec<&str> = own
+        .lines()
+        .filter_map(|line| line.split(':').nth(2))
+        .collect();
     let hierarchies = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten();
     for top in hierarchies.flatten() {
-        for path in [
-            "cgrouptest",
-            "testdir/cgrouptest/container",
-            "testdir/cgrouptest",
-            "testdir",
-        ] {
-            let dir = top.path().join(Path::new(path));
-            // Not there, for most.
-            std::fs::remove_dir(dir).ok();
+        let below = own
+            .iter()
+            .map(|path| top.path().join(path.trim_start_matches('/')));
+        for parent in below.chain([top.path()]) {
+            for path in [
+                "cgrouptest",
+                "testdir/cgrouptest/container",
+                "testdir/cgrouptest",
+                "testdir",
+            ] {
+                // Not there, for most.
+                std::fs::remove_dir(parent.join(path)).ok();
+            }
         }
     }
 }

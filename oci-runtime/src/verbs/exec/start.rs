@@ -112,6 +112,9 @@ fn give_birth(exec: Exec<'_>, cgroup: &Cgroup, request: &Request<'_>) -> Result<
     }
 }
 
+/// How long a process whose end of the socket is closed may take to end, in milliseconds.
+const END_MS: i32 = 10_000;
+
 /// A process on its way into the container.
 struct Birth {
     socket: OwnedFd,
@@ -191,7 +194,13 @@ impl Birth {
             state::write_atomically(path, process.pid.to_string().as_bytes())
                 .within(|| "--pid-file".to_owned())?;
         }
-        protocol::tell_child(&self.socket, &ToChild::Continue)?;
+        if let Err(error) = protocol::tell_child(&self.socket, &ToChild::Continue) {
+            // Killed by somebody who knows it from the file: it ends as any process does that is killed.
+            let ended = sys::fd::wait_readable(&[process.pidfd.as_fd()], END_MS)?;
+            if ended != [true] {
+                return Err(error);
+            }
+        }
         let mut heard = protocol::hear_child(&self.socket)?;
         if let Some(FromChild::Listening(fd)) = heard {
             let listener = state.seccomp.as_ref().and_then(|one| one.listener.as_ref());
