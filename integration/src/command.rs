@@ -24,7 +24,6 @@ impl Outcome {
     ///
     /// # Panics
     /// When the program failed.
-    #[must_use]
     #[track_caller]
     pub fn ok(self) -> String {
         assert!(self.code == 0, "{self}");
