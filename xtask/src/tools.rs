@@ -38,6 +38,7 @@ const PACKAGES: &[&str] = &[
     "debian-archive-keyring",
     "cpio",
     "buildah",
+    "catatonit",
     "docker.io",
     "nginx",
     "procps",

@@ -52,7 +52,10 @@ fn line(step: &str, outcome: &Outcome) -> (String, i32, String) {
     if outcome.code != 0 {
         eprintln!("{step}: {outcome}");
     }
-    (step.to_owned(), outcome.code, outcome.stdout.clone())
+    // docker prints here what the runtime said, which is in the runtime's own words.
+    let words = "OCI runtime exec failed:";
+    let stdout = outcome.stdout.split(words).next().unwrap_or_default();
+    (step.to_owned(), outcome.code, stdout.to_owned())
 }
 
 /// Checks codes and outputs that do not depend on the runtime: a test that both pass because nothing works is none.
