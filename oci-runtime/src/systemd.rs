@@ -43,7 +43,11 @@ impl UnitState {
         Self {
             unit: plan.unit.name().to_owned(),
             user: plan.bus == Bus::User,
-            subgroup: plan.subgroup.clone(),
+            subgroup: if plan.delegate.is_empty() {
+                plan.subgroup.clone()
+            } else {
+                format!("{}/{}", plan.subgroup, plan.delegate)
+            },
         }
     }
 

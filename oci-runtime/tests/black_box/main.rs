@@ -30,4 +30,5 @@ mod rootless;
 mod seccomp;
 mod security;
 mod small_memory;
+mod systemd;
 mod userns;
