@@ -32,6 +32,7 @@ const PROGRAMS: &[&str] = &[
     "registry",
     "busybox",
     "strace",
+    "qemu-system-x86",
 ];
 
 /// Paths that come into being with a node or with a container of it.
