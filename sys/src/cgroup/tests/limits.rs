@@ -251,7 +251,9 @@ fn a_limit_on_a_unified_host_without_the_controller_names_the_controller() {
             return;
         };
         if fixture.cgroup.controller("memory").is_some() {
-            return skip("this unified host has a memory controller").unwrap_or(());
+            // Nothing to be avoided: a v2 host is like that.
+            eprintln!("skipped: this unified host has a memory controller");
+            return;
         }
         let memory = Memory {
             limit: Some(1 << 30),
