@@ -36,21 +36,48 @@ const MARKER: &str = "DAVIT_OCI_PROTECTED";
 /// # Errors
 /// As [`protect`].
 pub fn doorkeeper(plan: &Plan) -> Result<Option<OwnedFd>> {
-    // Hooks in the container are this program's to start; and somebody may look into a pid namespace that is not new.
-    // A filter that is there before it must let it start.
-    let will_do = plan.hooks.start_container.is_empty()
-        && plan.namespaces.is_new(NamespaceKind::Pid)
-        && init::allows_doorkeeper(plan.seccomp.as_ref(), &plan.process);
+    match without_a_restart(plan)? {
+        Some(way) => Ok(way),
+        None => protect().map(|()| None),
+    }
+}
+
+/// As [`doorkeeper`] for a program that links this crate, and that cannot be started again from here.
+///
+/// # Errors
+/// The plan needs that.
+pub fn doorkeeper_for_library(plan: &Plan) -> Result<Option<OwnedFd>> {
+    without_a_restart(plan)?.ok_or_else(|| {
+        Error::new("this container's first process would have this program's file as its own, open to be overwritten")
+            .hint("use davit-oci, which starts itself again from a read-only mount; or a new pid namespace without startContainer hooks")
+            .within(WITHIN.to_owned())
+    })
+}
+
+/// How to keep this program's file from the container without starting it again, if there is a way.
+#[expect(
+    clippy::option_option,
+    reason = "the outer one says whether there is a way, the inner one by what"
+)]
+fn without_a_restart(plan: &Plan) -> Result<Option<Option<OwnedFd>>> {
     let protected = open_own()
         .and_then(|own| is_readonly(&own))
         .within(|| WITHIN.to_owned())?;
-    if !protected
-        && will_do
-        && let Ok(file) = Doorkeeper::file()
-    {
-        return Ok(Some(file));
+    if protected {
+        return Ok(Some(None));
     }
-    protect().map(|()| None)
+    // Hooks in the container are this program's to start; somebody may look into a pid namespace that is not new; a
+    // filter that is there before it must let it start; and a small limit on the size of files might not let the
+    // doorkeeper's be written.
+    let will_do = plan.hooks.start_container.is_empty()
+        && plan.namespaces.is_new(NamespaceKind::Pid)
+        && init::allows_doorkeeper(plan.seccomp.as_ref(), &plan.process)
+        && !plan.process.limits_file_size();
+    if !will_do {
+        return Ok(None);
+    }
+    // A host may forbid to execute files in memory: then there is no doorkeeper.
+    Ok(Doorkeeper::file().ok().map(Some))
 }
 
 /// Starts this program again from a file that cannot be written, unless that is what it runs from.

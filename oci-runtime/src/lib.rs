@@ -1,10 +1,11 @@
 //! An OCI runtime: `config.json` -> [`plan`] -> container, with runc's command line.
 //!
-//! One file per OCI verb in [`verbs`]. Everything a container process does before its program runs is in [`init`].
+//! Programs that link this crate use [`container`]. One file per OCI verb in [`verbs`]. Everything a container process does before its program runs is in [`init`].
 #![forbid(unsafe_code)]
 
 pub mod cgroup;
 pub mod cli;
+pub mod container;
 pub mod duration;
 pub mod error;
 pub mod exe;

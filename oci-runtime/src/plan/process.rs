@@ -63,6 +63,14 @@ pub struct CapabilityPlan {
 const DEFAULT_UMASK: u32 = 0o022;
 
 impl ProcessPlan {
+    /// Whether there is a limit on the size of the files that it writes.
+    pub fn limits_file_size(&self) -> bool {
+        let file_size = sys::creds::parse_rlimit("RLIMIT_FSIZE");
+        self.rlimits
+            .iter()
+            .any(|(resource, _)| Some(*resource) == file_size)
+    }
+
     /// Decides, noting what is wrong in `problems` and what is merely odd in `warnings`.
     pub fn new(
         process: &spec::Process,

@@ -61,7 +61,6 @@ impl Options {
             .map_err(|error| sys::Error::from_io(&error, format!("realpath({bundle:?})")))
             .within(|| "--bundle".to_owned())?;
         Ok(Self {
-            bundle,
             config: parsed.get("config").map(absolute).transpose()?,
             console_socket: parsed.get("console-socket").map(PathBuf::from),
             pidfd_socket: parsed.get("pidfd-socket").map(PathBuf::from),
@@ -69,8 +68,23 @@ impl Options {
             no_pivot: parsed.is_on("no-pivot"),
             no_new_keyring: parsed.is_on("no-new-keyring"),
             preserved: preserved(parsed)?,
-            doorkeeper: None,
+            ..Self::in_bundle(bundle)
         })
+    }
+
+    /// No flags at all, for the bundle in this directory.
+    pub fn in_bundle(bundle: PathBuf) -> Self {
+        Self {
+            bundle,
+            config: None,
+            console_socket: None,
+            pidfd_socket: None,
+            pid_file: None,
+            no_pivot: false,
+            no_new_keyring: false,
+            preserved: Preserved::default(),
+            doorkeeper: None,
+        }
     }
 }
 
@@ -190,17 +204,7 @@ pub fn read_plan(global: &Global, id: &ContainerId, options: &Options) -> Result
         Some(path) => path.clone(),
         None => options.bundle.join("config.json"),
     };
-    let text = std::fs::read(&path).map_err(|error| {
-        let missing = error.kind() == std::io::ErrorKind::NotFound;
-        let error = Error::from(sys::Error::from_io(&error, format!("read({path:?})")));
-        if missing {
-            error.hint("\"davit-oci spec\" writes a config.json to start from")
-        } else {
-            error
-        }
-    })?;
-    let mut spec: Spec = serde_json::from_slice(&text)
-        .map_err(|error| Error::new(format!("config.json: {error}")))?;
+    let mut spec = read_spec(&path)?;
     notify::configure(&mut spec, &global.store.dir(id));
     pass_names(&mut spec, options.preserved);
     if crate::rootless::add_user_namespace(&mut spec) {
@@ -226,6 +230,23 @@ pub fn read_plan(global: &Global, id: &ContainerId, options: &Options) -> Result
         }));
     }
     Ok(plan)
+}
+
+/// Reads a configuration.
+///
+/// # Errors
+/// A missing file, and JSON that is none or does not fit the specification.
+pub fn read_spec(path: &Path) -> Result<Spec> {
+    let text = std::fs::read(path).map_err(|error| {
+        let missing = error.kind() == std::io::ErrorKind::NotFound;
+        let error = Error::from(sys::Error::from_io(&error, format!("read({path:?})")));
+        if missing {
+            error.hint("\"davit-oci spec\" writes a config.json to start from")
+        } else {
+            error
+        }
+    })?;
+    serde_json::from_slice(&text).map_err(|error| Error::new(format!("config.json: {error}")))
 }
 
 /// Makes the container.

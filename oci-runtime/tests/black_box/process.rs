@@ -375,3 +375,20 @@ fn oom_score_adj_is_set() {
         assert_eq!(container.output(), "777\n");
     }
 }
+
+/// A limit on the size of files is for the program, not for what the runtime writes on its way.
+#[test]
+fn a_program_may_be_forbidden_to_write_files() {
+    for runtime in Runtime::all() {
+        let container = Container::new(runtime, "ulimit -f; exit 3").with(|config| {
+            config["process"]["rlimits"] = json!([{"type": "RLIMIT_FSIZE", "hard": 0, "soft": 0}]);
+        });
+        let output = container.run();
+        assert_eq!(
+            (output.status.code(), text(&output.stdout).trim()),
+            (Some(3), "0"),
+            "{output:?}"
+        );
+        container.assert_nothing_left();
+    }
+}
