@@ -50,7 +50,46 @@ pub(crate) fn build(workspace: &Workspace, flavour: Flavour) -> Result<PathBuf> 
         place(&daemons.join(binary), &dist.join(binary))?;
     }
     image::write_sample(&dist.join("davit-sample"), &dist.join(SAMPLE_IMAGE))?;
+    if flavour == Flavour::Release {
+        write_pages(&dist.join("davit-oci"), &dist.join("share"))?;
+    }
     Ok(dist)
+}
+
+/// The manual page and the completion scripts of the OCI runtime, where a package puts them below `/usr/share`.
+fn write_pages(davit_oci: &Path, share: &Path) -> Result<()> {
+    let pages: [(&[&str], &str); 4] = [
+        (&["man"], "man/man8/davit-oci.8"),
+        (
+            &["completion", "bash"],
+            "bash-completion/completions/davit-oci",
+        ),
+        (&["completion", "zsh"], "zsh/site-functions/_davit-oci"),
+        (
+            &["completion", "fish"],
+            "fish/vendor_completions.d/davit-oci.fish",
+        ),
+    ];
+    for (args, name) in pages {
+        let output = Command::new(davit_oci)
+            .args(args)
+            .output()
+            .with_context(|| format!("run {} {}", davit_oci.display(), args.join(" ")))?;
+        if !output.status.success() {
+            bail!(
+                "{} {}: {}",
+                davit_oci.display(),
+                args.join(" "),
+                output.status
+            );
+        }
+        let path = share.join(name);
+        if let Some(dir) = path.parent() {
+            fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+        }
+        fs::write(&path, output.stdout).with_context(|| format!("write {}", path.display()))?;
+    }
+    Ok(())
 }
 
 /// `davit-oci` as it ships, alone.
