@@ -278,7 +278,9 @@ fn a_container_is_a_delegated_scope_in_its_slice_until_it_is_deleted() {
             |line: &str| line.ends_with(&name) || (host.is_private() && !line.starts_with("0:"));
         assert!(own.lines().all(everywhere), "{runtime:?}: {own}");
         let (code, inside, _) = unit.exec("cut -d : -f 1,3 /proc/self/cgroup | grep ^0");
-        assert_eq!((code, inside.trim()), (Some(0), "0:/"), "{runtime:?}");
+        if host.is_v2() {
+            assert_eq!((code, inside.trim()), (Some(0), "0:/"), "{runtime:?}");
+        }
         let (_, _, error) = unit.call(&["delete", &unit.container.id]);
         assert!(error.contains("not stopped"), "{error}");
         unit.must(&["kill", &unit.container.id, "KILL"]);
