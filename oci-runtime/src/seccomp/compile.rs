@@ -161,7 +161,10 @@ impl Compiler<'_> {
             if arch.base == X32_BIT { X32_BIT } else { 0 },
             default,
         );
-        let mut rest = entries.as_slice();
+        // What is newer than the profile is so even for calls that have a rule by their place in a multiplexer.
+        let newest = self.newest(arch);
+        let old = |entry: &Entry| newest.is_none_or(|newest| entry.number <= newest);
+        let mut rest = &entries[..entries.partition_point(old)];
         while let Some(first) = rest.first() {
             let number = first.number;
             let count = rest
@@ -173,7 +176,7 @@ impl Compiler<'_> {
             push(spans, number + 1, default);
             rest = &rest[count..];
         }
-        if let Some(newest) = self.newest(arch) {
+        if let Some(newest) = newest {
             push(spans, newest + 1, UNKNOWN);
             // Calls that this kernel does not know arrive as number 0 on s390: there is no other way to tell them
             // from setup(2), which nobody has called for decades.
