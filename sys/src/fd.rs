@@ -303,6 +303,27 @@ pub fn wait_readable(fds: &[BorrowedFd<'_>], timeout_ms: i32) -> Result<Vec<bool
     }
 }
 
+/// Waits until nobody has the other end of this pipe or FIFO, open for writing, open for reading any more.
+///
+/// # Errors
+/// The failed `poll(2)`.
+pub fn wait_unread(fd: impl AsFd) -> Result<()> {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let fd = fd.as_fd();
+    // The end of the last reader is always told, as POLLERR.
+    let mut polled = [PollFd::new(fd, PollFlags::empty())];
+    loop {
+        match poll(&mut polled, PollTimeout::NONE) {
+            Err(Errno::EINTR) => {}
+            other => {
+                return other
+                    .call(|| format!("poll({}, 0)", FdName::of(fd)))
+                    .map(drop);
+            }
+        }
+    }
+}
+
 /// A file in memory that may be executed, still empty.
 ///
 /// # Errors
@@ -456,6 +477,18 @@ pub fn sealed_memfd(name: &std::ffi::CStr, content: &[u8]) -> Result<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_end_of_the_last_reader_is_waited_for() {
+        let (reader, writer) = pipe().unwrap();
+        let other = std::thread::spawn(move || {
+            read(&reader, &mut [0]).unwrap();
+            drop(reader);
+        });
+        write_all(&writer, b"x").unwrap();
+        wait_unread(&writer).unwrap();
+        other.join().unwrap();
+    }
 
     #[test]
     fn a_descriptor_is_named_with_its_path() {

@@ -191,56 +191,6 @@ pub fn set_scheduler_of(pid: Pid, attributes: Scheduler) -> Result<()> {
     check(ret, || format!("sched_setattr({pid}, {raw:?}, 0)")).map(drop)
 }
 
-/// `sched_setaffinity(2)`: the processors that `pid` (0: the caller) may run on.
-///
-/// # Errors
-/// `EINVAL` where none of them is allowed.
-pub fn set_affinity(pid: Pid, processors: &[usize]) -> Result<()> {
-    let text = || format!("sched_setaffinity({pid}, {processors:?})");
-    let highest = processors
-        .iter()
-        .copied()
-        .max()
-        .ok_or_else(|| Error::new(Errno::EINVAL, text()))?;
-    let bits = usize::try_from(u64::BITS).unwrap_or(64);
-    // One word per 64 processors; larger than glibc's fixed set, for machines with more than 1024.
-    let mut mask = vec![0_u64; highest / bits + 1];
-    for processor in processors {
-        mask[processor / bits] |= 1 << (processor % bits);
-    }
-    // SAFETY: pointer and byte length are of one live vector; the kernel only reads it.
-    let ret = unsafe {
-        libc::syscall(
-            libc::SYS_sched_setaffinity,
-            pid.as_raw(),
-            size_of_val(mask.as_slice()),
-            mask.as_ptr(),
-        )
-    };
-    check(ret, text).map(drop)
-}
-
-/// Joins a new session keyring called `name` (`keyctl(2)`), so that the keys of the caller's session stay behind.
-/// Returns false where the kernel has no keyrings or an outer filter forbids them.
-///
-/// # Errors
-/// `EDQUOT` where the user has too many keys.
-pub fn join_session_keyring(name: &std::ffi::CStr) -> Result<bool> {
-    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
-    // SAFETY: the name is NUL-terminated and lives through the call.
-    let ret =
-        unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) };
-    match check(ret, || {
-        format!("keyctl(KEYCTL_JOIN_SESSION_KEYRING, {name:?})")
-    }) {
-        Err(Error {
-            errno: Errno::ENOSYS | Errno::EPERM,
-            ..
-        }) => Ok(false),
-        other => other.map(|_| true),
-    }
-}
-
 /// `_exit(2)`: ends the process without running anything that its parent's memory has in store (destructors,
 /// exit handlers, buffered output). For the child of a fork.
 pub fn exit_now(code: i32) -> ! {

@@ -8,6 +8,7 @@ use nix::unistd::Pid;
 
 use crate::error::{Error, Result, flag_names};
 use crate::fd::FdName;
+use crate::namespace::CLONE_NEWTIME;
 
 /// What the child gets that a plain fork would not give it.
 #[derive(Debug, Clone, Copy)]
@@ -59,8 +60,11 @@ pub enum Forked {
 pub fn clone3(args: &CloneArgs<'_>) -> Result<Forked> {
     let mut pidfd: RawFd = -1;
     let ret = match raw_clone3(args, &mut pidfd) {
-        // An outer seccomp filter or an old kernel: the old call does all but the cgroup.
-        Err(Errno::ENOSYS) if args.cgroup.is_none() => raw_clone(args, &mut pidfd),
+        // An outer seccomp filter or an old kernel: the old call does all but the cgroup, and time namespaces, whose flag
+        // is part of the exit signal there.
+        Err(Errno::ENOSYS) if args.cgroup.is_none() && !args.namespaces.contains(CLONE_NEWTIME) => {
+            raw_clone(args, &mut pidfd)
+        }
         other => other,
     };
     match ret {

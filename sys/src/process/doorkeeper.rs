@@ -97,17 +97,12 @@ davit_doorkeeper_start:
     je 20b
     cmp rax, 1
     jne 40f
+    mov eax, 72                                 # fcntl(gate, F_SETFD, FD_CLOEXEC): its end is the program's start
     mov edi, dword ptr [rip + 50f]
-    test byte ptr [rip + 55f], 1
-    jnz 21f
-    mov eax, 3                                  # close(gate)
-    syscall
-    jmp 22f
-21: mov eax, 72                                 # fcntl(gate, F_SETFD, FD_CLOEXEC): a failure is told through it
     mov esi, 2
     mov edx, 1
     syscall
-22: cmp word ptr [rip + 52f], 0
+    cmp word ptr [rip + 52f], 0
     je 30f
     mov eax, 317                                # seccomp(SECCOMP_SET_MODE_FILTER, flags, program)
     mov edi, 1
@@ -174,7 +169,7 @@ fn code() -> &'static [u8] {
 /// What the doorkeeper does once the gate opens.
 #[derive(Debug, Clone, Copy)]
 pub struct Doorkeeper<'a> {
-    /// The gate: one byte read from it opens it. Closed before the program starts.
+    /// The gate: one byte read from it opens it. Closed when the program starts.
     pub gate: i32,
     /// A seccomp filter to load last: instructions of 8 bytes (`struct sock_filter`), and flags of `seccomp(2)`.
     pub filter: Option<(&'a [u8], u32)>,
