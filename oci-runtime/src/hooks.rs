@@ -1,7 +1,9 @@
 //! Running hooks: the state on stdin, exactly the environment given, a deadline.
 //! <https://github.com/opencontainers/runtime-spec/blob/main/config.md#posix-platform-hooks>
+use std::collections::BTreeMap;
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
@@ -14,30 +16,85 @@ use crate::spec::Hook;
 /// How much of a hook's stderr an error repeats.
 const MAX_STDERR: usize = 4096;
 
+/// Where the output of hooks goes: the annotations of crun name files for it. Without them stdout goes nowhere, and
+/// stderr into the error of a hook that fails.
+#[derive(Debug, Default)]
+pub struct Output {
+    stdout: Option<OwnedFd>,
+    stderr: Option<OwnedFd>,
+}
+
+impl Output {
+    /// Opens the files, unless there is no hook in any of `lists`. They are made where missing, and appended to.
+    ///
+    /// # Errors
+    /// Which annotation, and why its file cannot be opened.
+    pub fn open(lists: &[&[Hook]], annotations: &BTreeMap<String, String>) -> Result<Self> {
+        if annotations.is_empty() || lists.iter().all(|list| list.is_empty()) {
+            return Ok(Self::default());
+        }
+        let open = |name: &str| {
+            let Some(path) = annotations.get(name) else {
+                return Ok(None);
+            };
+            let file = std::fs::OpenOptions::new()
+                .append(true)
+                .create(true)
+                .mode(0o600)
+                .open(path);
+            file.map(|file| Some(OwnedFd::from(file))).map_err(|error| {
+                let call = format!("open({path:?}, O_CREAT|O_WRONLY|O_APPEND)");
+                Error::from(sys::Error::from_io(&error, call))
+                    .within(format!("annotations[{name:?}]"))
+            })
+        };
+        Ok(Self {
+            stdout: open("run.oci.hooks.stdout")?,
+            stderr: open("run.oci.hooks.stderr")?,
+        })
+    }
+
+    /// The numbers of the descriptors; -1 for none.
+    pub fn raw(&self) -> [RawFd; 2] {
+        [&self.stdout, &self.stderr].map(|file| file.as_ref().map_or(-1, AsRawFd::as_raw_fd))
+    }
+}
+
+/// The hooks of the container's own process: one without an environment has that of the process, as with runc.
+pub fn with_env(hooks: &[Hook], env: &[CString]) -> Vec<Hook> {
+    let mut hooks = hooks.to_vec();
+    for hook in hooks.iter_mut().filter(|hook| hook.env.is_empty()) {
+        // Both come from a JSON text.
+        let text = |entry: &CString| entry.to_string_lossy().into_owned();
+        hook.env = env.iter().map(text).collect();
+    }
+    hooks
+}
+
 /// Runs the hooks `name` in order; the first failure ends it.
 ///
 /// # Errors
 /// Which hook failed and how, with the last of its stderr.
-pub fn run(name: &str, hooks: &[Hook], state: &[u8]) -> Result<()> {
+pub fn run(name: &str, hooks: &[Hook], state: &[u8], output: &Output) -> Result<()> {
     for (index, hook) in hooks.iter().enumerate() {
-        run_one(hook, state)
+        run_one(hook, state, output)
             .map_err(|error| error.within(format!("hooks.{name}[{index}] {:?}", hook.path)))?;
     }
     Ok(())
 }
 
 /// Runs the hooks `name` in order, each whatever happens to the others. Returns what went wrong.
-pub fn run_all(name: &str, hooks: &[Hook], state: &[u8]) -> Vec<Error> {
+pub fn run_all(name: &str, hooks: &[Hook], state: &[u8], output: &Output) -> Vec<Error> {
     let one = |(index, hook): (usize, &Hook)| {
-        run_one(hook, state)
+        run_one(hook, state, output)
             .err()
             .map(|error| error.within(format!("hooks.{name}[{index}] {:?}", hook.path)))
     };
     hooks.iter().enumerate().filter_map(one).collect()
 }
 
-fn run_one(hook: &Hook, state: &[u8]) -> Result<()> {
-    let (pid, stderr) = spawn(hook, state)?;
+fn run_one(hook: &Hook, state: &[u8], output: &Output) -> Result<()> {
+    let (pid, stderr) = spawn(hook, state, output)?;
     let pidfd = sys::process::pidfd_open(pid)?;
     let stderr = watch(&pidfd, stderr, hook.timeout).inspect_err(|_| {
         // It may have ended by itself meanwhile; either way it is reaped below.
@@ -60,7 +117,7 @@ fn run_one(hook: &Hook, state: &[u8]) -> Result<()> {
 
 /// Starts the hook with no signal blocked, which a `run` in the foreground does and std would hand on. Returns what
 /// it writes to stderr beside its id.
-fn spawn(hook: &Hook, state: &[u8]) -> Result<(Pid, OwnedFd)> {
+fn spawn(hook: &Hook, state: &[u8], output: &Output) -> Result<(Pid, OwnedFd)> {
     let program = c_string(&hook.path)?;
     let mut argv = c_strings(&hook.args)?;
     if argv.is_empty() {
@@ -70,16 +127,30 @@ fn spawn(hook: &Hook, state: &[u8]) -> Result<(Pid, OwnedFd)> {
     let stdin = sys::fd::sealed_memfd(c"state", state)?;
     nix::unistd::lseek(&stdin, 0, nix::unistd::Whence::SeekSet)
         .map_err(|errno| sys::Error::new(errno, "lseek(state, 0, SEEK_SET)"))?;
-    let stdout = std::fs::OpenOptions::new()
-        .write(true)
-        .open("/dev/null")
-        .map_err(|error| sys::Error::from_io(&error, "open(\"/dev/null\")"))?;
+    let null;
+    let stdout = match &output.stdout {
+        Some(file) => file.as_fd(),
+        None => {
+            null = std::fs::OpenOptions::new()
+                .write(true)
+                .open("/dev/null")
+                .map_err(|error| sys::Error::from_io(&error, "open(\"/dev/null\")"))?;
+            null.as_fd()
+        }
+    };
     let (reader, writer) = sys::fd::pipe()?;
     let pid = sys::spawn::spawn(&Spawn {
         program: &program,
         argv: &argv,
         env: &c_strings(&hook.env)?,
-        stdio: [stdin.as_fd(), stdout.as_fd(), writer.as_fd()],
+        stdio: [
+            stdin.as_fd(),
+            stdout,
+            output
+                .stderr
+                .as_ref()
+                .map_or_else(|| writer.as_fd(), AsFd::as_fd),
+        ],
         new_group: false,
         die_with_parent: false,
     })?;
@@ -152,7 +223,13 @@ mod tests {
     #[test]
     fn a_hook_reads_the_state_and_has_only_its_own_environment() {
         let script = r#"read -r line; test "$line" = '{"id":"x"}' && test "$ONLY" = this && test -z "$HOME""#;
-        run("prestart", &[hook(script, None)], b"{\"id\":\"x\"}\n").unwrap();
+        run(
+            "prestart",
+            &[hook(script, None)],
+            b"{\"id\":\"x\"}\n",
+            &Output::default(),
+        )
+        .unwrap();
     }
 
     #[test]
@@ -161,6 +238,7 @@ mod tests {
             "createRuntime",
             &[hook("true", None), hook("echo broken >&2; exit 3", None)],
             b"",
+            &Output::default(),
         )
         .unwrap_err();
         assert_eq!(
@@ -171,7 +249,13 @@ mod tests {
 
     #[test]
     fn a_hook_that_does_not_end_is_killed_at_its_deadline() {
-        let error = run("prestart", &[hook("exec sleep 1000", Some(1))], b"").unwrap_err();
+        let error = run(
+            "prestart",
+            &[hook("exec sleep 1000", Some(1))],
+            b"",
+            &Output::default(),
+        )
+        .unwrap_err();
         assert!(
             error.message.contains("no end after 1 s, killed"),
             "{error}"
@@ -184,6 +268,7 @@ mod tests {
             "prestart",
             &[hook("exec <&-; exit 0", None)],
             &[b'x'; 1_000_000],
+            &Output::default(),
         )
         .unwrap();
     }
@@ -194,7 +279,7 @@ mod tests {
         sys::signalfd::SignalFd::block(&[nix::sys::signal::Signal::SIGTERM]).unwrap();
         // Itself, not a shell's child, and the shell does not change its own mask.
         let script = "while read -r name value; do test \"$name\" != SigBlk: || test \"$value\" = 0000000000000000 || exit 1; done < /proc/$$/status";
-        run("prestart", &[hook(script, None)], b"").unwrap();
+        run("prestart", &[hook(script, None)], b"", &Output::default()).unwrap();
     }
 
     #[test]
@@ -203,7 +288,7 @@ mod tests {
             path: "/no/such/hook".to_owned(),
             ..Hook::default()
         };
-        let error = run("poststop", &[missing], b"").unwrap_err();
+        let error = run("poststop", &[missing], b"", &Output::default()).unwrap_err();
         assert!(
             error.message.contains("no such file or directory (ENOENT)"),
             "{error}"

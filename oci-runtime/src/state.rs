@@ -17,6 +17,7 @@ use sys::seccomp::FilterFlags;
 
 use crate::error::{Error, Result, Within};
 use crate::id::ContainerId;
+use crate::plan::ExecDefaults;
 use crate::seccomp::{Listener, SeccompPlan, stored};
 use crate::spec::Hooks;
 use crate::systemd::UnitState;
@@ -73,6 +74,9 @@ pub struct State {
     /// Hooks that run later.
     #[serde(default)]
     pub hooks: Hooks,
+    /// What `exec` gives to processes that say nothing else.
+    #[serde(default)]
+    pub exec_defaults: ExecDefaults,
 }
 
 /// What is known of a container's filter besides its program, which has a file of its own.
@@ -363,6 +367,7 @@ impl State {
                 poststop: plan.hooks.poststop.clone(),
                 ..Hooks::default()
             },
+            exec_defaults: plan.exec_defaults.clone(),
         }
     }
 

@@ -54,6 +54,9 @@ pub(super) fn make(root: &Root, one: &MountPlan, plan: &Plan, view: &View<'_>) -
     let context = FsContext::open("tmpfs")?;
     context.set_string("source", "tmpfs")?;
     context.set_string("mode", "755")?;
+    if let Some(label) = &plan.mount_label {
+        context.set_string(label.option, &label.label)?;
+    }
     let quiet =
         MountAttr::MOUNT_ATTR_NOSUID | MountAttr::MOUNT_ATTR_NODEV | MountAttr::MOUNT_ATTR_NOEXEC;
     let made = context.mount(quiet)?;
@@ -152,8 +155,8 @@ fn fresh_v1(one: &MountPlan, hierarchy: &Hierarchy) -> Result<Option<OwnedFd>> {
 fn bound(path: Option<&PathBuf>, one: &MountPlan, plan: &Plan) -> Result<OwnedFd> {
     let opened = path.map(|path| mount::open_tree(AT_FDCWD, path, OpenTree::OPEN_TREE_CLONE));
     let tree = match opened {
-        None => return Ok(empty_directory()?),
-        Some(Err(error)) if error.errno == Errno::ENOENT => return Ok(empty_directory()?),
+        None => return Ok(empty_directory(plan)?),
+        Some(Err(error)) if error.errno == Errno::ENOENT => return Ok(empty_directory(plan)?),
         Some(tree) => tree?,
     };
     let mut set = one.options.set;

@@ -10,7 +10,9 @@ use super::cgroup_mount::View;
 use super::filter::Filter;
 use super::program::Keeper;
 use super::protocol::{self, FromChild, ToChild};
-use super::{Inherited, console, devices, identity, late_birth, mounts, program, rootfs};
+use super::{
+    Inherited, clocks, console, devices, identity, late_birth, lsm, mounts, program, rootfs,
+};
 use crate::error::{Error, Result, Within};
 use crate::hooks;
 use crate::plan::Plan;
@@ -54,9 +56,10 @@ pub fn run(init: Init<'_>) -> ! {
 /// Tells the parent; after it has let go, whoever reads the container's stderr.
 pub(super) fn report(socket: Option<OwnedFd>, error: Error) {
     let text = format!("davit-oci: {}\n", error.message);
+    let error_is_ours = error.message != protocol::RUNTIME_ENDED;
     let told = socket
         .is_some_and(|socket| protocol::tell_parent(socket, &FromChild::Failed(error)).is_ok());
-    if !told {
+    if !told && error_is_ours {
         // With stderr closed as well, nobody is left to tell.
         drop(sys::fd::write_all(std::io::stderr(), text.as_bytes()));
     }
@@ -89,16 +92,23 @@ fn steps(init: Init<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
     let in_user_namespace = plan.namespaces.has(NamespaceKind::User);
 
     // 1. Nothing before the parent has written the id maps: until then this process is nobody.
-    let ToChild::Go(pid) = protocol::hear_parent(&socket)? else {
+    let ToChild::Go(_) = protocol::hear_parent(&socket)? else {
         return Err(Error::new("expected Go"));
     };
-    state.pid = pid;
+    // Hooks in the container's namespaces read the id that this process has there.
+    state.pid = nix::unistd::getpid().as_raw();
     // 2. Before anything of the container is entered: its processes may neither trace this one nor open its files.
     sys::process::set_dumpable(false)?;
     // 3. A session of its own, for a terminal of its own; and no key of the caller's session.
     sys::process::setsid()?;
     if let Some(name) = &keyring {
-        sys::process::join_session_keyring(name)?;
+        // Programs may look for keys in it, whoever of the container made them.
+        let permission = if in_user_namespace {
+            sys::process::OTHER_SEARCH
+        } else {
+            sys::process::OWNER_SEARCH
+        };
+        lsm::join_keyring(name, process, Some(permission))?;
     }
     // 4. Into the v1 cgroups while /sys/fs/cgroup is the host's (on v2 it was born there).
     if let Some(joiner) = &joiner {
@@ -106,6 +116,9 @@ fn steps(init: Init<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
             .join_self()
             .within(|| "linux.cgroupsPath".to_owned())?;
     }
+    // Only there the cpuset is the container's: the processors that the caller was bound to concern nobody any more.
+    // An outer filter may forbid it; then the program has fewer.
+    drop(sys::process::reset_affinity());
     // 5. Existing namespaces; the user namespace was entered before this process was made.
     for (kind, fd) in &join {
         namespace::setns(fd, kind.flag()).within(|| format!("joining the {kind} namespace"))?;
@@ -117,7 +130,10 @@ fn steps(init: Init<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
     let plan = adapted.as_ref().unwrap_or(plan);
     // 6. Root of the user namespace: what is made from here on belongs to the container's root.
     if in_user_namespace {
-        identity::become_namespace_root()?;
+        identity::become_namespace_root(process.keep_groups)?;
+    }
+    if !plan.time_offsets.is_empty() {
+        clocks::enter_new(&socket)?;
     }
     // 7. A new cgroup namespace has the cgroup that its maker is in as its root: so after step 4.
     if plan.namespaces.is_new(NamespaceKind::Cgroup) {
@@ -153,10 +169,19 @@ fn steps(init: Init<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
         protocol::tell_parent(&socket, &FromChild::RunHooks)?;
         protocol::hear_continue(&socket)?;
     }
-    // 11. The same from inside the container's namespaces, still with the host's paths.
+    // 11. The same from inside the container's namespaces, still with the host's paths; so is where hooks write to.
+    let output = hooks::Output::open(
+        &[&plan.hooks.create_container, &plan.hooks.start_container],
+        &plan.annotations,
+    )?;
     if !plan.hooks.create_container.is_empty() {
         let input = state.hook_input(Status::Creating);
-        hooks::run("createContainer", &plan.hooks.create_container, &input)?;
+        hooks::run(
+            "createContainer",
+            &plan.hooks.create_container,
+            &input,
+            &output,
+        )?;
     }
     // 12. A terminal of the container's devpts; after the hooks, which have the caller's stdio.
     if process.terminal
@@ -169,8 +194,8 @@ fn steps(init: Init<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
         console::bind_dev_console(&devices::open_dev(&root, &mounted)?, &pty)?;
     }
     drop(console);
-    // 13. A procfs that no mount of the container can redirect, for step 15.
-    let proc = if plan.sysctl.is_empty() {
+    // 13. A procfs that no mount of the container can redirect, for steps 15 and 18.
+    let proc = if plan.sysctl.is_empty() && !lsm::has_labels(process) {
         None
     } else {
         Some(Proc::open()?)
@@ -202,14 +227,15 @@ fn steps(init: Init<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
     // 16. While it still has the capabilities: stdio for its user, priorities, the working directory.
     identity::own_stdio(process)?;
     identity::set_priorities(process)?;
-    if let Some(domain) = plan.personality {
-        sys::process::set_personality(domain).within(|| "linux.personality".to_owned())?;
-    }
+    identity::set_execution(&plan.execution)?;
     identity::enter_cwd(&root, process)?;
     let home = identity::home_of(&root, process.uid);
     // 17. Limits before the ids: another user's process may not be limited without CAP_SYS_RESOURCE.
     identity::set_limits(process, &socket)?;
     // 18. Who the program is.
+    if let Some(proc) = &proc {
+        lsm::apply(process, proc)?;
+    }
     filter.assume()?;
     sys::process::umask(nix::sys::stat::Mode::from_bits_truncate(process.umask));
     if process.no_new_privileges {
@@ -218,9 +244,17 @@ fn steps(init: Init<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
     // 19. As that user: may it be where it is, and is its program there? The host is out of reach by now.
     drop((root, mounted, proc, joiner, join));
     let keeper = doorkeeper.map_or(reporter, AsRawFd::as_raw_fd);
+    let [out, err] = output.raw();
     program::let_go(
         preserved,
-        &[socket.as_raw_fd(), gate.as_raw_fd(), reporter, keeper],
+        &[
+            socket.as_raw_fd(),
+            gate.as_raw_fd(),
+            reporter,
+            keeper,
+            out,
+            err,
+        ],
     )?;
     identity::confirm_cwd(process)?;
     let program = program::find(process)?;
@@ -248,12 +282,14 @@ fn steps(init: Init<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
         return Err(keeper.take_over(&program, process, &env));
     }
     drop(socket);
-    wait_at_gate(gate)?;
+    // It stays open until the program runs, which `start` sees (poststart hooks come after that).
+    wait_at_gate(&gate)?;
     // 22. Inside the container, as the container's user and filtered like it, right before its program.
     if !plan.hooks.start_container.is_empty() {
         filter.load_early(preserved, None)?;
         let input = state.hook_input(Status::Created);
-        hooks::run("startContainer", &plan.hooks.start_container, &input)?;
+        let hooks = hooks::with_env(&plan.hooks.start_container, &process.env);
+        hooks::run("startContainer", &hooks, &input, &output)?;
     }
     Err(program::start(
         &program,
@@ -264,9 +300,9 @@ fn steps(init: Init<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
     ))
 }
 
-fn wait_at_gate(gate: OwnedFd) -> Result<()> {
+fn wait_at_gate(gate: &OwnedFd) -> Result<()> {
     let mut byte = [0_u8];
     // The gate is also open for writing here, so there is no end of file: only `start` wakes this process.
-    sys::fd::read(&gate, &mut byte)?;
+    sys::fd::read(gate, &mut byte)?;
     Ok(())
 }

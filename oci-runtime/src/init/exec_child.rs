@@ -21,13 +21,14 @@ use std::path::Path;
 
 use nix::sched::CloneFlags;
 use sys::namespace;
-use sys::path::Root;
+use sys::path::{Proc, Root};
 use sys::process::{CloneArgs, Forked, clone3};
 
 use super::filter::Filter;
 use super::protocol::{self, FromChild, ToChild};
-use super::{Inherited, console, identity, program};
+use super::{Inherited, console, identity, lsm, program};
 use crate::error::{Error, Result, Within};
+use crate::plan::ExecutionPlan;
 
 /// What it gets besides what every process gets.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub struct Exec<'a> {
     pub init: &'a OwnedFd,
     /// The namespaces to enter.
     pub namespaces: CloneFlags,
+    /// Execution domain and memory policy of the container.
+    pub execution: &'a ExecutionPlan,
 }
 
 /// Becomes the program, or tells the parent why not and ends.
@@ -58,6 +61,7 @@ fn steps(exec: Exec<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
         inherited,
         init,
         namespaces,
+        execution,
     } = exec;
     let Inherited {
         process,
@@ -79,7 +83,7 @@ fn steps(exec: Exec<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
     // 2. Before the container is entered: processes of its user may neither trace this one nor open its files.
     sys::process::set_dumpable(false)?;
     if let Some(name) = &keyring {
-        sys::process::join_session_keyring(name)?;
+        lsm::join_keyring(name, process, None)?;
     }
     // 3. Into the v1 cgroups while /sys/fs/cgroup is the host's (on v2 it was born there).
     if let Some(joiner) = &joiner {
@@ -87,13 +91,19 @@ fn steps(exec: Exec<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
             .join_self()
             .within(|| "joining the container's cgroup".to_owned())?;
     }
+    // Only there the cpuset is the container's.
+    identity::set_exec_affinity(process)?;
+    // The labels of the program, by the host's own procfs: nothing else is executed until then.
+    if lsm::has_labels(process) {
+        lsm::apply(process, &Proc::host()?)?;
+    }
     // 4. All namespaces at once: the kernel orders them by what each needs. The pid namespace only takes children.
     if !namespaces.is_empty() {
         namespace::setns(init, namespaces)
             .within(|| "joining the container's namespaces".to_owned())?;
     }
     if namespaces.contains(CloneFlags::CLONE_NEWUSER) {
-        identity::become_namespace_root()?;
+        identity::become_namespace_root(process.keep_groups)?;
     }
     let root = Root::open(Path::new("/"))?;
     // 5. The terminal is one of the container's.
@@ -110,6 +120,7 @@ fn steps(exec: Exec<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
     } else {
         identity::set_io_priority(process)?;
     }
+    identity::set_execution(execution)?;
     identity::enter_cwd(&root, process)?;
     let home = identity::home_of(&root, process.uid);
     // 7. Who the program is.

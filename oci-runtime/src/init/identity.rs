@@ -12,7 +12,7 @@ use sys::path::Root;
 use super::protocol::{self, FromChild};
 use super::spawn;
 use crate::error::{Error, Result, Within};
-use crate::plan::ProcessPlan;
+use crate::plan::{ExecutionPlan, ProcessPlan};
 
 /// How much of a container's `/etc/passwd` is read: it is the container's, so it may be anything.
 const MAX_PASSWD: u64 = 4 << 20;
@@ -21,12 +21,14 @@ const MAX_PASSWD: u64 = 4 << 20;
 ///
 /// # Errors
 /// The maps do not map id 0.
-pub(super) fn become_namespace_root() -> Result<()> {
+pub(super) fn become_namespace_root(keep_groups: bool) -> Result<()> {
     let what = || "becoming root of the user namespace".to_owned();
-    match creds::set_groups(&[]) {
-        // "deny" in /proc/self/setgroups.
-        Err(error) if error.errno == Errno::EPERM => {}
-        other => other.within(what)?,
+    if !keep_groups {
+        match creds::set_groups(&[]) {
+            // "deny" in /proc/self/setgroups.
+            Err(error) if error.errno == Errno::EPERM => {}
+            other => other.within(what)?,
+        }
     }
     creds::set_group(0).within(what)?;
     creds::set_user(0).within(what)
@@ -116,6 +118,49 @@ pub(super) fn set_io_priority(process: &ProcessPlan) -> Result<()> {
     Ok(())
 }
 
+/// The processors of a process that `exec` adds, once it is in the container's cgroup. Where only those before are
+/// given they stay, as the spec says; where none is, it does not inherit what its caller was bound to.
+///
+/// # Errors
+/// The container's cpuset has none of them.
+pub(super) fn set_exec_affinity(process: &ProcessPlan) -> Result<()> {
+    match &process.affinity {
+        // An outer filter may forbid it; then the program has fewer.
+        None => drop(sys::process::reset_affinity()),
+        Some(affinity) if affinity.last.is_empty() => {}
+        Some(affinity) => {
+            sys::process::set_affinity(nix::unistd::Pid::from_raw(0), &affinity.last)
+                .within(|| "process.execCPUAffinity.final".to_owned())?;
+        }
+    }
+    Ok(())
+}
+
+/// Execution domain and memory policy of the container, which every program inherits.
+///
+/// # Errors
+/// The field and what the kernel says.
+pub(super) fn set_execution(execution: &ExecutionPlan) -> Result<()> {
+    if let Some(personality) = execution.personality {
+        sys::process::set_personality(personality).within(|| "linux.personality".to_owned())?;
+    }
+    if let Some((mode, nodes)) = &execution.memory_policy {
+        sys::process::set_memory_policy(*mode, nodes).map_err(|error| {
+            let hint = match error.errno {
+                Errno::EINVAL => Some("a node may not exist or be outside the cpuset, or the kernel does not know the mode with these flags"),
+                Errno::ENOSYS => Some("the kernel knows no memory nodes (CONFIG_NUMA)"),
+                _ => None,
+            };
+            let error = Error::from(error).within("linux.memoryPolicy");
+            match hint {
+                Some(hint) => error.hint(hint),
+                None => error,
+            }
+        })?;
+    }
+    Ok(())
+}
+
 /// Takes on the ids and capabilities of the process. The order is that of capabilities(7): the bounding set needs
 /// CAP_SETPCAP, the ids need CAP_SETUID and CAP_SETGID, and changing the user id would clear what is permitted. What is
 /// in `keep` stays besides, until [`set_capabilities`] takes it. Returns what there was.
@@ -131,9 +176,11 @@ pub(super) fn assume(process: &ProcessPlan, keep: CapSet) -> Result<CapSet> {
             .within(|| "process.capabilities.bounding".to_owned())?;
     }
     sys::process::set_keep_caps(true)?;
-    match creds::set_groups(&process.groups) {
-        Err(error) if error.errno == Errno::EPERM && process.groups.is_empty() => {}
-        other => other.within(|| "process.user.additionalGids".to_owned())?,
+    if !process.keep_groups {
+        match creds::set_groups(&process.groups) {
+            Err(error) if error.errno == Errno::EPERM && process.groups.is_empty() => {}
+            other => other.within(|| "process.user.additionalGids".to_owned())?,
+        }
     }
     creds::set_group(process.gid).within(|| "process.user.gid".to_owned())?;
     creds::set_user(process.uid).within(|| "process.user.uid".to_owned())?;

@@ -78,10 +78,11 @@ pub(super) fn be_born(socket: &OwnedFd, state: &mut State, terminal: bool) -> Re
             sys::process::exit_now(0)
         }
         Forked::Child => {
-            let ToChild::Go(pid) = protocol::hear_parent(socket)? else {
+            let ToChild::Go(_) = protocol::hear_parent(socket)? else {
                 return Err(Error::new("expected Go"));
             };
-            state.pid = pid;
+            // As the hooks in the container see it.
+            state.pid = nix::unistd::getpid().as_raw();
             sys::process::setsid()?;
             if terminal {
                 console::take_control()?;

@@ -161,7 +161,7 @@ fn enter(change: &Change<'_>) -> Result<()> {
             namespace::setns(users, NamespaceKind::User.flag())?;
         }
         // What is made belongs to the container's root.
-        identity::become_namespace_root()?;
+        identity::become_namespace_root(false)?;
         sys::process::set_dumpable(false)?;
     }
     for (kind, fd) in &change.namespaces {

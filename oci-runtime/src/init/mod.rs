@@ -3,10 +3,12 @@
 //! ```text
 //! parent (create, run, exec)                 child
 //!   clone3 ────────────────────────────────▶ waits
-//!   id maps, oom_score_adj
+//!   id maps, oom_score_adj, network devices
 //!   ── Go ─────────────────────────────────▶ cgroups, namespaces, mounts, devices
 //!   sources of mounts              ◀──────── OpenSource      (only id-mapped ones, and what its users may not reach)
 //!   ── a descriptor ───────────────────────▶
+//!   clocks                         ◀──────── SetClocks       (only for a time namespace with offsets)
+//!   ── Continue ───────────────────────────▶
 //!   prestart, createRuntime hooks  ◀──────── RunHooks        (only where there are such hooks)
 //!   ── Continue ───────────────────────────▶ createContainer hooks, pivot_root
 //!   rlimits                        ◀──────── SetLimits       (only where the child lacks the rights)
@@ -17,6 +19,7 @@
 //! Either side sees the end of the other as the end of the socket.
 mod cgroup_mount;
 pub mod child;
+pub mod clocks;
 pub mod console;
 mod copyup;
 mod devices;
@@ -27,7 +30,9 @@ mod identity;
 pub mod idmaps;
 pub mod late_birth;
 pub mod late_mounts;
+pub mod lsm;
 mod mounts;
+pub mod net_devices;
 mod program;
 pub mod protocol;
 mod rootfs;

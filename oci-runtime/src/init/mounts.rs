@@ -9,7 +9,7 @@ use sys::mount::{self, MountAttr, MountAttrs, Propagation};
 use sys::path::Root;
 
 use super::cgroup_mount::{self, View};
-use super::{filesystems, sources};
+use super::{filesystems, lsm, sources};
 use crate::error::{Error, Result, Within};
 use crate::plan::{MountPlan, MountSource, Plan, mounts::allowed_over_proc};
 
@@ -89,7 +89,15 @@ fn make_one(root: &Root, one: &MountPlan, maker: &Maker<'_>) -> Result<Option<Ow
             bind(root, one, &tree)?;
             tree
         }
-        MountSource::New { fs_type, source } => filesystems::make(root, one, fs_type, source)?,
+        MountSource::New { fs_type, source } => {
+            let made = filesystems::make(root, one, fs_type, source)?;
+            if let Some(label) = &maker.plan.mount_label
+                && fs_type == "mqueue"
+            {
+                lsm::label_file(&made, label)?;
+            }
+            made
+        }
     };
     for (propagation, recursive) in &one.options.propagation {
         mount::set_propagation_fd(&made, *propagation, *recursive)?;

@@ -9,6 +9,9 @@ use crate::error::{Error, Result};
 /// The longest message; texts of errors are cut to fit, since a container's files can make them long.
 pub(super) const MAX: usize = 32 * 1024;
 
+/// What the child says where its parent is gone: nobody is left to care, since the parent has said why or was killed.
+pub(super) const RUNTIME_ENDED: &str = "the runtime has ended";
+
 /// From the parent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ToChild {
@@ -31,6 +34,8 @@ pub enum FromChild {
     OpenSource(usize),
     /// The root filesystem is closed to the container's users.
     OpenRoot,
+    /// The time namespace of the child's children is there, and its clocks can still be set.
+    SetClocks,
     /// Everything is done but the program itself.
     Ready,
     /// The filter is there, and this is the number of its listener's descriptor.
@@ -66,6 +71,7 @@ impl FromChild {
             Self::SetLimits => b"l".to_vec(),
             Self::OpenSource(index) => format!("o{index}").into_bytes(),
             Self::OpenRoot => b"q".to_vec(),
+            Self::SetClocks => b"c".to_vec(),
             Self::Ready => b"k".to_vec(),
             Self::Listening(fd) => format!("n{fd}").into_bytes(),
             Self::Pid(pid) => format!("p{pid}").into_bytes(),
@@ -92,6 +98,7 @@ impl FromChild {
                 let index = std::str::from_utf8(index).ok()?;
                 index.parse().ok().map(Self::OpenSource)
             }
+            (b'c', []) => Some(Self::SetClocks),
             (b'k', []) => Some(Self::Ready),
             (b'n', fd) => std::str::from_utf8(fd)
                 .ok()?
@@ -169,7 +176,7 @@ pub(super) fn write_parent(socket: impl AsFd, message: &FromChild) -> Result<()>
 /// # Errors
 /// The parent has ended.
 pub fn hear_parent(socket: impl AsFd) -> Result<ToChild> {
-    let data = receive_packet(socket)?.ok_or_else(|| Error::new("the runtime has ended"))?;
+    let data = receive_packet(socket)?.ok_or_else(|| Error::new(RUNTIME_ENDED))?;
     ToChild::decode(&data).ok_or_else(|| Error::new("unknown message from the runtime"))
 }
 
@@ -215,6 +222,7 @@ mod tests {
             FromChild::SetLimits,
             FromChild::OpenSource(7),
             FromChild::OpenRoot,
+            FromChild::SetClocks,
             FromChild::Ready,
             FromChild::Listening(7),
             FromChild::Pid(42),

@@ -80,7 +80,7 @@ pub(super) fn mask(root: &Root, plan: &Plan) -> Result<()> {
             // One empty directory serves all: each mount is a copy of it.
             let mount = match &empty {
                 Some(first) => mount::clone_tree(first, false).within(within)?,
-                None => empty_directory().within(within)?,
+                None => empty_directory(plan).within(within)?,
             };
             mount::attach_at(&mount, &target).within(within)?;
             empty.get_or_insert(mount);
@@ -93,11 +93,14 @@ pub(super) fn mask(root: &Root, plan: &Plan) -> Result<()> {
 }
 
 /// A read-only directory without anything in it.
-pub(super) fn empty_directory() -> sys::Result<OwnedFd> {
+pub(super) fn empty_directory(plan: &Plan) -> sys::Result<OwnedFd> {
     let context = FsContext::open("tmpfs")?;
     context.set_string("source", "tmpfs")?;
     context.set_string("nr_blocks", "1")?;
     context.set_string("nr_inodes", "1")?;
+    if let Some(label) = &plan.mount_label {
+        context.set_string(label.option, &label.label)?;
+    }
     context.mount(MountAttr::MOUNT_ATTR_RDONLY)
 }
 

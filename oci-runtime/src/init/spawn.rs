@@ -9,7 +9,7 @@ use sys::process::{Child, CloneArgs, Forked, clone3};
 
 use super::protocol::{self, FromChild};
 use crate::error::{Error, Result, Within};
-use crate::plan::{NamespacePlan, ProcessPlan};
+use crate::plan::{NamespacePlan, ProcessPlan, SysctlPlan};
 
 /// Opens the namespaces that are joined by path and checks their kinds, before anything is made.
 ///
@@ -22,6 +22,24 @@ pub fn open_namespaces(plan: &NamespacePlan) -> Result<Vec<(NamespaceKind, Owned
         Ok((*kind, fd))
     };
     plan.join.iter().map(open).collect()
+}
+
+/// Refuses parameters of the network where the namespace that is joined is this process's own: they would be set for
+/// the host.
+///
+/// # Errors
+/// Which parameter.
+pub fn check_net_sysctl(joined: &[(NamespaceKind, OwnedFd)], sysctl: &[SysctlPlan]) -> Result<()> {
+    let is_net = |one: &&SysctlPlan| one.path.starts_with("sys/net");
+    let net = joined.iter().find(|(kind, _)| *kind == NamespaceKind::Net);
+    if let (Some(one), Some((kind, fd))) = (sysctl.iter().find(is_net), net) {
+        let own = namespace::of_process(Pid::this(), *kind)?;
+        if namespace::identity(own)? == namespace::identity(fd)? {
+            return Err(Error::new("not allowed in host network namespace")
+                .within(format!("linux.sysctl[{:?}]", one.name)));
+        }
+    }
+    Ok(())
 }
 
 /// Namespaces that this process enters for a moment, so that its child is born in them; left again when dropped.
@@ -60,6 +78,8 @@ pub struct Birth<'a> {
     pub cgroup: Option<BorrowedFd<'a>>,
     /// Whether the child is outside of a pid namespace to join, and joins it with a child of its own.
     pub late: bool,
+    /// Whether a new time namespace gets clocks of its own.
+    pub sets_clocks: bool,
 }
 
 /// Makes the child; `child` runs in it with the namespaces that it has to join itself, and never returns.
@@ -68,7 +88,11 @@ pub struct Birth<'a> {
 /// A namespace that cannot be made or joined.
 pub fn spawn(birth: Birth<'_>, child: impl FnOnce(Vec<(NamespaceKind, OwnedFd)>)) -> Result<Child> {
     // The cgroup namespace's root is its maker's cgroup, and the child reaches its v1 cgroups only by itself.
-    let new = birth.namespaces.new - CloneFlags::CLONE_NEWCGROUP;
+    let mut new = birth.namespaces.new - CloneFlags::CLONE_NEWCGROUP;
+    if birth.sets_clocks {
+        // Who is born into a time namespace fixes its clocks, so the child makes it and then enters.
+        new -= namespace::CLONE_NEWTIME;
+    }
     let joins_user = birth
         .joined
         .iter()

@@ -4,10 +4,15 @@
 //! configuration leaves nothing behind. Every bad field is reported, each by its name.
 pub mod cgroup;
 pub mod devices;
+pub mod exec_defaults;
+pub mod execution;
 pub mod idmap;
+pub mod labels;
 mod limits;
 pub mod mounts;
 pub mod namespaces;
+pub mod net_devices;
+pub mod numbers;
 pub mod options;
 mod problem;
 pub mod process;
@@ -16,6 +21,9 @@ pub mod sysctl;
 pub mod systemd;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_fields;
+pub mod time;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,12 +36,16 @@ use crate::spec::{Hook, Hooks, Spec};
 
 pub use cgroup::{CgroupPlan, Manager};
 pub use devices::DevicePlan;
+pub use exec_defaults::ExecDefaults;
+pub use execution::ExecutionPlan;
 pub use idmap::IdMapPlan;
+pub use labels::MountLabel;
 pub use mounts::{MountPlan, MountSource};
 pub use namespaces::NamespacePlan;
+pub use net_devices::NetDevicePlan;
 pub use options::MountOptions;
 pub use problem::{Problem, Problems};
-pub use process::{CapabilityPlan, ProcessPlan};
+pub use process::{AffinityPlan, CapabilityPlan, ProcessPlan};
 pub use sysctl::SysctlPlan;
 pub use systemd::SystemdPlan;
 
@@ -70,10 +82,18 @@ pub struct Plan {
     pub sysctl: Vec<SysctlPlan>,
     /// The container's process.
     pub process: ProcessPlan,
-    /// Execution domain.
-    pub personality: Option<u32>,
     /// The filter of system calls.
     pub seccomp: Option<SeccompPlan>,
+    /// Execution domain and memory policy of all processes.
+    pub execution: ExecutionPlan,
+    /// What later processes have as the first one has it.
+    pub exec_defaults: ExecDefaults,
+    /// Interfaces that move into the network namespace.
+    pub net_devices: Vec<NetDevicePlan>,
+    /// What is written into `timens_offsets` of a new time namespace, empty for none.
+    pub time_offsets: String,
+    /// SELinux label of new mounts.
+    pub mount_label: Option<MountLabel>,
     /// Programs to run at points of the lifecycle.
     pub hooks: Hooks,
     /// The cgroup and its limits.
@@ -122,6 +142,8 @@ impl Plan {
         );
 
         let mounts = plan_mounts(spec, bundle, &namespaces, &mut problems, &mut warnings);
+        let mount_label =
+            MountLabel::new(&spec.linux.mount_label, &spec.annotations, &mut problems);
         let fill_dev = !mounts.iter().any(|mount| {
             mount.destination == Path::new("/dev")
                 && matches!(mount.source, MountSource::Bind { .. })
@@ -140,10 +162,14 @@ impl Plan {
             "process",
             "process property must not be empty",
         );
-        let process = ProcessPlan::new(process, &mut problems, &mut warnings);
+        let execution = ExecutionPlan::new(&spec.linux, &mut problems);
+        let exec_defaults = ExecDefaults::new(process, execution.clone());
+        let mut process = ProcessPlan::new(process, &mut problems, &mut warnings);
+        process.keep_groups(&spec.annotations, &mut problems);
         namespaces.check_user(&process, &mut problems);
         check_hooks(&spec.hooks, &mut problems);
-        let personality = personality(spec, &mut problems);
+        let net_devices = net_devices::plan(&spec.linux.net_devices, &namespaces, &mut problems);
+        let time_offsets = time::plan(&spec.linux.time_offsets, &namespaces, &mut problems);
         warnings.extend(cgroup::warning(&spec.linux.resources).map(str::to_owned));
         let seccomp = seccomp::plan(
             spec.linux.seccomp.as_ref(),
@@ -189,8 +215,12 @@ impl Plan {
             domainname: spec.domainname.clone(),
             sysctl,
             process,
-            personality,
             seccomp,
+            execution,
+            exec_defaults,
+            net_devices,
+            time_offsets,
+            mount_label,
             hooks: spec.hooks.clone(),
             cgroup,
             rdt,
@@ -211,15 +241,10 @@ fn check_version(version: &str, problems: &mut Problems) {
 }
 
 fn refuse_unsupported(spec: &Spec, problems: &mut Problems) {
-    let linux = &spec.linux;
     let fields = [
         (spec.vm.0, "vm"),
         (spec.windows.0, "windows"),
         (spec.solaris.0, "solaris"),
-        (!linux.mount_label.is_empty(), "linux.mountLabel"),
-        (linux.net_devices.0, "linux.netDevices"),
-        (linux.memory_policy.0, "linux.memoryPolicy"),
-        (linux.time_offsets.0, "linux.timeOffsets"),
     ];
     for (asked, field) in fields {
         problems.require(!asked, field, "not supported yet");
@@ -301,26 +326,6 @@ fn check_hooks(hooks: &Hooks, problems: &mut Problems) {
                 &field,
                 "holds a NUL byte",
             );
-        }
-    }
-}
-
-fn personality(spec: &Spec, problems: &mut Problems) -> Option<u32> {
-    let personality = spec.linux.personality.as_ref()?;
-    problems.require(
-        personality.flags.is_empty(),
-        "linux.personality.flags",
-        "no flag is supported",
-    );
-    match personality.domain.as_str() {
-        "LINUX" => Some(0),
-        "LINUX32" => Some(8),
-        other => {
-            problems.push(
-                "linux.personality.domain",
-                format!("unknown execution domain {other:?}"),
-            );
-            None
         }
     }
 }

@@ -1,4 +1,5 @@
 //! The plan of one process: the container's own, or one that `exec` adds.
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::path::PathBuf;
 
@@ -6,7 +7,7 @@ use sys::creds::{self, CapSet, Rlimit};
 use sys::process::{IoClass, Scheduler};
 use sys::tty::WindowSize;
 
-use super::Problems;
+use super::{Problems, numbers};
 use crate::spec;
 
 /// A process, every decision made.
@@ -42,6 +43,23 @@ pub struct ProcessPlan {
     pub scheduler: Option<Scheduler>,
     /// I/O priority.
     pub io_priority: Option<(IoClass, u8)>,
+    /// AppArmor profile, empty for the present one.
+    pub apparmor_profile: String,
+    /// SELinux label, empty for what the policy says.
+    pub selinux_label: String,
+    /// Processors of a process that `exec` adds.
+    pub affinity: Option<AffinityPlan>,
+    /// Whether the supplementary groups stay those of the caller.
+    pub keep_groups: bool,
+}
+
+/// `process.execCPUAffinity`; never both empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AffinityPlan {
+    /// Before the process is in the container's cgroup.
+    pub initial: Vec<usize>,
+    /// Once it is there.
+    pub last: Vec<usize>,
 }
 
 /// The five sets.
@@ -77,7 +95,6 @@ impl ProcessPlan {
         problems: &mut Problems,
         warnings: &mut Vec<String>,
     ) -> Self {
-        refuse_unsupported(process, problems);
         let cwd = PathBuf::from(&process.cwd);
         problems.require(
             !process.cwd.is_empty(),
@@ -137,7 +154,31 @@ impl ProcessPlan {
                 .io_priority
                 .as_ref()
                 .and_then(|one| io_priority(one, problems)),
+            apparmor_profile: label(
+                &process.apparmor_profile,
+                "process.apparmorProfile",
+                problems,
+            ),
+            selinux_label: label(&process.selinux_label, "process.selinuxLabel", problems),
+            affinity: process
+                .exec_cpu_affinity
+                .as_ref()
+                .and_then(|one| affinity(one, problems)),
+            keep_groups: false,
         }
+    }
+
+    /// Decides on the annotation `run.oci.keep_original_groups`, which crun has as well.
+    pub fn keep_groups(&mut self, annotations: &BTreeMap<String, String>, problems: &mut Problems) {
+        const NAME: &str = "run.oci.keep_original_groups";
+        self.keep_groups = annotations
+            .get(NAME)
+            .is_some_and(|value| !matches!(value.as_str(), "" | "0" | "false"));
+        problems.require(
+            !self.keep_groups || self.groups.is_empty(),
+            "process.user.additionalGids",
+            &format!("the annotation {NAME} keeps the groups of the caller"),
+        );
     }
 
     /// The value of an environment variable.
@@ -151,18 +192,26 @@ impl ProcessPlan {
     }
 }
 
-fn refuse_unsupported(process: &spec::Process, problems: &mut Problems) {
-    let fields = [
-        (
-            !process.apparmor_profile.is_empty(),
-            "process.apparmorProfile",
-        ),
-        (!process.selinux_label.is_empty(), "process.selinuxLabel"),
-        (process.exec_cpu_affinity.0, "process.execCPUAffinity"),
-    ];
-    for (asked, field) in fields {
-        problems.require(!asked, field, "not supported yet");
-    }
+fn label(text: &str, field: &str, problems: &mut Problems) -> String {
+    problems.require(!text.contains('\0'), field, "holds a NUL byte");
+    text.to_owned()
+}
+
+/// More processors than any kernel is built for.
+const MAX_PROCESSORS: usize = 8192;
+
+fn affinity(spec: &spec::CpuAffinity, problems: &mut Problems) -> Option<AffinityPlan> {
+    let mut list = |text: &str, name: &str| {
+        numbers::parse(text, MAX_PROCESSORS).unwrap_or_else(|reason| {
+            problems.push(format!("process.execCPUAffinity.{name}"), reason);
+            Vec::new()
+        })
+    };
+    let plan = AffinityPlan {
+        initial: list(&spec.initial, "initial"),
+        last: list(&spec.last, "final"),
+    };
+    (!plan.initial.is_empty() || !plan.last.is_empty()).then_some(plan)
 }
 
 fn c_strings(texts: &[String], field: &str, problems: &mut Problems) -> Vec<CString> {
@@ -298,7 +347,8 @@ fn scheduler(spec: &spec::Scheduler, problems: &mut Problems) -> Option<Schedule
         );
         return None;
     };
-    let nice_ok = (-20..=19).contains(&spec.nice);
+    // Real-time policies have no nice value; the kernel does not look at it.
+    let nice_ok = !matches!(policy, 0 | 3) || (-20..=19).contains(&spec.nice);
     problems.require(nice_ok, "process.scheduler.nice", "outside -20 to 19");
     let Ok(priority) = u32::try_from(spec.priority) else {
         problems.push("process.scheduler.priority", "negative");

@@ -2,7 +2,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    HugepageLimit, IntelRdt, Presence, RdmaLimit, ResourcesBlockIo, ResourcesNetwork, Seccomp,
+    HugepageLimit, IntelRdt, RdmaLimit, ResourcesBlockIo, ResourcesNetwork, Seccomp,
     null_is_default,
 };
 
@@ -32,8 +32,8 @@ pub struct Linux {
     #[serde(default, deserialize_with = "null_is_default")]
     pub devices: Vec<Device>,
     /// Network interfaces to move in.
-    #[serde(default)]
-    pub net_devices: Presence,
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub net_devices: BTreeMap<String, Option<NetDevice>>,
     /// System call filter.
     pub seccomp: Option<Seccomp>,
     /// `shared`, `slave`, `private`, `unbindable`, each also with `r` before it.
@@ -51,13 +51,12 @@ pub struct Linux {
     /// Cache and memory bandwidth allocation.
     pub intel_rdt: Option<IntelRdt>,
     /// NUMA policy.
-    #[serde(default)]
-    pub memory_policy: Presence,
+    pub memory_policy: Option<MemoryPolicy>,
     /// Execution domain.
     pub personality: Option<Personality>,
     /// Clock offsets of a new time namespace.
-    #[serde(default)]
-    pub time_offsets: Presence,
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub time_offsets: BTreeMap<String, TimeOffset>,
 }
 
 /// One range of ids.
@@ -116,9 +115,42 @@ pub struct Personality {
     /// `LINUX` or `LINUX32`
     #[serde(default)]
     pub domain: String,
-    /// None is defined.
+    /// The spec defines none yet; those of personality(2) are taken.
     #[serde(default, deserialize_with = "null_is_default")]
     pub flags: Vec<String>,
+}
+
+/// One of `linux.netDevices`.
+#[derive(Debug, Clone, Default, serde::Deserialize)]
+pub struct NetDevice {
+    /// Its name in the container; the same where empty.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub name: String,
+}
+
+/// `linux.memoryPolicy`
+#[derive(Debug, Clone, Default, serde::Deserialize)]
+pub struct MemoryPolicy {
+    /// `MPOL_…`
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub mode: String,
+    /// Memory nodes, such as `0-3,7`.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub nodes: String,
+    /// `MPOL_F_…`
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub flags: Vec<String>,
+}
+
+/// One of `linux.timeOffsets`.
+#[derive(Debug, Clone, Copy, Default, serde::Deserialize)]
+pub struct TimeOffset {
+    /// Seconds.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub secs: i64,
+    /// Nanoseconds, added to them.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub nanosecs: u32,
 }
 
 /// `linux.resources`

@@ -13,10 +13,12 @@ use std::collections::BTreeMap;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 pub use linux::{
-    Device, DeviceCgroup, IdMapping, Linux, Namespace, Resources, ResourcesCpu, ResourcesMemory,
-    ResourcesPids,
+    Device, DeviceCgroup, IdMapping, Linux, MemoryPolicy, Namespace, NetDevice, Personality,
+    Resources, ResourcesCpu, ResourcesMemory, ResourcesPids, TimeOffset,
 };
-pub use process::{Capabilities, ConsoleSize, IoPriority, Process, Rlimit, Scheduler, User};
+pub use process::{
+    Capabilities, ConsoleSize, CpuAffinity, IoPriority, Process, Rlimit, Scheduler, User,
+};
 pub use resources::{
     HugepageLimit, IntelRdt, InterfacePriority, RdmaLimit, ResourcesBlockIo, ResourcesNetwork,
     ThrottleDevice, WeightDevice,

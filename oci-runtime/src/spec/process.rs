@@ -1,5 +1,5 @@
 //! `process`: what runs in the container. Also the document that `exec --process` reads.
-use super::{Presence, null_is_default};
+use super::null_is_default;
 
 /// `process`
 #[derive(Debug, Clone, Default, serde::Deserialize, serde::Serialize)]
@@ -56,8 +56,23 @@ pub struct Process {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub io_priority: Option<IoPriority>,
     /// CPU affinity of exec.
-    #[serde(default, rename = "execCPUAffinity", skip_serializing)]
-    pub exec_cpu_affinity: Presence,
+    #[serde(
+        default,
+        rename = "execCPUAffinity",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub exec_cpu_affinity: Option<CpuAffinity>,
+}
+
+/// `process.execCPUAffinity`
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+pub struct CpuAffinity {
+    /// Processors before the process is in the container's cgroup, such as `0-3,7`.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub initial: String,
+    /// Processors once it is there.
+    #[serde(rename = "final", default, deserialize_with = "null_is_default")]
+    pub last: String,
 }
 
 /// `process.consoleSize`

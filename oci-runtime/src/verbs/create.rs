@@ -5,19 +5,20 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{AT_FDCWD, OFlag, ResolveFlag};
 use nix::sys::stat::Mode;
 use sys::cgroup::Cgroup;
+use sys::namespace::{self, NamespaceKind};
 use sys::process::Child;
 
 use crate::cli::Global;
 use crate::cli::flags::Parsed;
 use crate::error::{Error, Result, Within};
 use crate::exe;
-use crate::hooks;
+use crate::hooks::{self, Output};
 use crate::id::ContainerId;
 use crate::init::child::Init;
 use crate::init::late_birth;
 use crate::init::protocol::{self, FromChild, ToChild};
 use crate::init::spawn::{self, Birth};
-use crate::init::{Inherited, Preserved, console, idmaps, sources};
+use crate::init::{Inherited, Preserved, clocks, console, idmaps, lsm, net_devices, sources};
 use crate::plan::{Plan, ProcessPlan};
 use crate::seccomp::listener;
 use crate::spec::Spec;
@@ -210,7 +211,9 @@ pub fn read_plan(global: &Global, id: &ContainerId, options: &Options) -> Result
     if crate::rootless::add_user_namespace(&mut spec) {
         global.warn("config.json has no user namespace, which a caller without privileges needs: one is added");
     }
-    let plan = Plan::with_manager(global.cgroup_manager, id.as_str(), &options.bundle, &spec)?;
+    let mut plan = Plan::with_manager(global.cgroup_manager, id.as_str(), &options.bundle, &spec)?;
+    let unlabelled = lsm::label_mounts(&mut plan).map(str::to_owned);
+    plan.warnings.extend(unlabelled);
     for warning in &plan.warnings {
         global.warn(warning);
     }
@@ -286,7 +289,9 @@ fn steps<'a>(
     // What can be refused without making anything comes first.
     let annotation = plan.annotations.get(pidfd::ANNOTATION).map(String::as_str);
     let pidfd_receivers = Receivers::connect(options.pidfd_socket.as_deref(), annotation)?;
+    lsm::check(&plan.process)?;
     let joined = spawn::open_namespaces(&plan.namespaces)?;
+    spawn::check_net_sysctl(&joined, &plan.sysctl)?;
     let mut unit = Making::new(plan)?;
     let (hierarchies, mut cgroup) = match &unit {
         Some(unit) => unit.place(),
@@ -346,15 +351,13 @@ fn steps<'a>(
         no_pivot: options.no_pivot,
         doorkeeper: options.doorkeeper.as_ref(),
     };
-    let joins_user = plan
-        .namespaces
-        .path(sys::namespace::NamespaceKind::User)
-        .is_some();
+    let joins_user = plan.namespaces.path(NamespaceKind::User).is_some();
     let birth = Birth {
         namespaces: &plan.namespaces,
         late: late_birth::is_possible(plan, &joined),
         joined,
         cgroup: v2.as_ref().map(AsFd::as_fd),
+        sets_clocks: !plan.time_offsets.is_empty(),
     };
     let mut child = give_birth(birth, init)?;
     let pidfd = watch(&child)?;
@@ -374,6 +377,13 @@ fn steps<'a>(
         crate::cgroup::hand_over(plan, &unit.inner())?;
         state.systemd = Some(unit.state());
         state.cgroup_paths = cgroup.paths();
+    }
+    if !plan.net_devices.is_empty() {
+        let inside = match plan.namespaces.path(NamespaceKind::Net) {
+            Some(path) => namespace::open(path, NamespaceKind::Net)?,
+            None => namespace::of_process(child.pid, NamespaceKind::Net)?,
+        };
+        net_devices::move_all(&plan.net_devices, inside, undo)?;
     }
 
     // 3. to 5. The hooks, and the child's own steps.
@@ -479,11 +489,13 @@ fn wait_until_ready(
     loop {
         match protocol::hear_child(socket)? {
             Some(FromChild::RunHooks) => {
+                let (first, second) = (&plan.hooks.prestart, &plan.hooks.create_runtime);
+                let output = Output::open(&[first, second], &plan.annotations)?;
                 // The validation suite of the specification, and crun, want "created" here; runc says "creating".
                 let input = state.hook_input(Status::Created);
-                hooks::run("prestart", &plan.hooks.prestart, &input)?;
+                hooks::run("prestart", first, &input, &output)?;
                 let input = state.hook_input(Status::Creating);
-                hooks::run("createRuntime", &plan.hooks.create_runtime, &input)?;
+                hooks::run("createRuntime", second, &input, &output)?;
                 protocol::tell_child(socket, &ToChild::Continue)?;
             }
             Some(FromChild::SetLimits) => {
@@ -499,6 +511,10 @@ fn wait_until_ready(
                 protocol::tell_child(socket, &ToChild::Continue)?;
             }
             Some(FromChild::Listening(fd)) => listen(socket, child, fd, plan, state)?,
+            Some(FromChild::SetClocks) => {
+                clocks::set(child.pid, &plan.time_offsets)?;
+                protocol::tell_child(socket, &ToChild::Continue)?;
+            }
             Some(FromChild::Ready) => return Ok(None),
             Some(FromChild::Failed(error)) => return Err(error),
             Some(FromChild::Pid(pid)) => return Ok(Some(pid)),

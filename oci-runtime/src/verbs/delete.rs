@@ -6,7 +6,7 @@ use sys::cgroup::Cgroup;
 
 use crate::cli::Global;
 use crate::error::{Error, Result};
-use crate::hooks;
+use crate::hooks::{self, Output};
 use crate::id::ContainerId;
 use crate::state::{State, Status};
 
@@ -105,8 +105,11 @@ pub fn remove(
     }
     if problems.is_empty() && !state.hooks.poststop.is_empty() {
         let input = state.hook_input(Status::Stopped);
-        for error in hooks::run_all("poststop", &state.hooks.poststop, &input) {
-            // The container is gone all the same: the spec wants a warning.
+        // The container is gone all the same: the spec wants a warning.
+        let output = Output::open(&[&state.hooks.poststop], &state.annotations)
+            .inspect_err(|error| global.warn(&error.message))
+            .unwrap_or_default();
+        for error in hooks::run_all("poststop", &state.hooks.poststop, &input, &output) {
             global.warn(&error.message);
         }
     }

@@ -4,6 +4,7 @@ use sys::seccomp::FilterFlags;
 
 use crate::cli::print;
 use crate::error::{Error, Result};
+use crate::plan::execution;
 use crate::seccomp;
 
 /// Mount options that this runtime acts upon.
@@ -36,6 +37,16 @@ fn seccomp_features() -> serde_json::Value {
         "supportedFlags": seccomp::FLAGS.iter().filter(supported).map(|(name, _)| *name).collect::<Vec<_>>(),
     })
 }
+/// The version of runc whose command line and configuration this runtime has.
+const MOST_LIKE_RUNC: &str = "1.5.0";
+
+/// Annotations that change what the runtime does, for callers that pass on those of others.
+const UNSAFE_ANNOTATIONS: &[&str] = &[
+    "run.oci.hooks.stderr",
+    "run.oci.hooks.stdout",
+    "run.oci.keep_original_groups",
+    "run.oci.mount_context_type",
+];
 
 /// `features`
 ///
@@ -52,14 +63,21 @@ pub fn run() -> Result<u8> {
             "capabilities": sys::creds::CAPABILITY_NAMES.as_slice(),
             "cgroup": {"v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true},
             "seccomp": seccomp_features(),
-            "apparmor": {"enabled": false},
-            "selinux": {"enabled": false},
+            "apparmor": {"enabled": true},
+            "selinux": {"enabled": true},
             "intelRdt": {"enabled": true, "schemata": true, "monitoring": true},
-            "memoryPolicy": {},
+            "memoryPolicy": {
+                "modes": execution::memory_policy_modes().collect::<Vec<_>>(),
+                "flags": execution::memory_policy_flags().collect::<Vec<_>>()
+            },
             "mountExtensions": {"idmap": {"enabled": true}},
-            "netDevices": {"enabled": false}
+            "netDevices": {"enabled": true}
         },
-        "annotations": {"dev.davit.oci.version": env!("CARGO_PKG_VERSION")}
+        "annotations": {
+            "dev.davit.oci.version": env!("CARGO_PKG_VERSION"),
+            "org.opencontainers.runc.version": MOST_LIKE_RUNC
+        },
+        "potentiallyUnsafeConfigAnnotations": UNSAFE_ANNOTATIONS
     });
     let mut text = Vec::new();
     let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");

@@ -5,7 +5,7 @@ use nix::sys::stat::Mode;
 
 use crate::cli::Global;
 use crate::error::{Error, Result};
-use crate::hooks;
+use crate::hooks::{self, Output};
 use crate::id::ContainerId;
 use crate::state::{State, Status, Store};
 use crate::verbs::notify;
@@ -70,10 +70,16 @@ pub fn open(store: &Store, id: &ContainerId, state: &State) -> Result<()> {
     match sys::fd::write_all(&gate, b"s") {
         // Killed since the gate was opened.
         Err(error) if error.errno == Errno::EPIPE => {
-            Err(Error::new("cannot start a container that has stopped"))
+            return Err(Error::new("cannot start a container that has stopped"));
         }
-        other => Ok(other?),
+        other => other?,
     }
+    if !state.hooks.poststart.is_empty() {
+        // Poststart hooks find the program running: the first process lets go of the gate when it becomes the program
+        // (or ends, which its exit code tells).
+        sys::fd::wait_unread(&gate)?;
+    }
+    Ok(())
 }
 
 /// Runs the `poststart` hooks; a failure ends the container.
@@ -85,7 +91,10 @@ pub fn poststart(global: &Global, state: &State) -> Result<()> {
         return Ok(());
     }
     let input = state.hook_input(Status::Running);
-    hooks::run("poststart", &state.hooks.poststart, &input).inspect_err(|_| {
+    let output = Output::open(&[&state.hooks.poststart], &state.annotations);
+    let run =
+        output.and_then(|output| hooks::run("poststart", &state.hooks.poststart, &input, &output));
+    run.inspect_err(|_| {
         if let Ok(pidfd) = state.open_init() {
             // The hook's failure is what is reported; the container may have ended by itself.
             drop(sys::process::pidfd_send_signal(&pidfd, nix::libc::SIGKILL));

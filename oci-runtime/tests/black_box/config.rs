@@ -94,7 +94,6 @@ fn cases() -> Vec<Case> {
             json!({"defaultAction": "SCMP_ACT_NOPE"}),
             "linux.seccomp.defaultAction",
         ),
-        ("/linux/mountLabel", json!("x"), "linux.mountLabel"),
         ("/linux/intelRdt", json!({"closID": "x"}), "linux.intelRdt"),
         (
             "/linux/sysctl",

@@ -176,3 +176,151 @@ fn poststop_hooks_run_once_when_a_poststart_hook_fails() {
         }
     }
 }
+
+#[test]
+fn hooks_in_the_containers_namespaces_read_its_own_process_id() {
+    for runtime in Runtime::all() {
+        let container = Container::new(runtime, "true");
+        let log = container.bundle().join("log").to_str().unwrap().to_owned();
+        let container = container.with(|config| {
+            config["mounts"].as_array_mut().unwrap().push(
+                json!({"destination": "/hooks", "type": "bind", "source": "/", "options": ["rbind"]}),
+            );
+            config["hooks"] = json!({
+                "createContainer": hook(&log, "createContainer"),
+                "startContainer": hook(&format!("/hooks{log}"), "startContainer")
+            });
+        });
+        assert!(container.run().status.success());
+        let text = std::fs::read_to_string(&log).unwrap();
+        let states = text.lines().filter_map(|line| line.split_once(' '));
+        let pids: Vec<(&str, Value)> = states
+            .map(|(name, state)| (name, serde_json::from_str::<Value>(state).unwrap()))
+            .map(|(name, state)| (name, state["pid"].clone()))
+            .collect();
+        let expected = [("createContainer", json!(1)), ("startContainer", json!(1))];
+        assert_eq!(pids, expected, "{runtime:?}");
+    }
+}
+
+/// runtime.md#lifecycle, step 9: poststart hooks run after the program has been started.
+#[test]
+fn poststart_hooks_find_the_program_running() {
+    for runtime in Runtime::ours() {
+        // With hooks in the container the runtime waits for the start itself.
+        for waits_itself in [true, false] {
+            let container = Container::new(runtime, "exec sleep 1000");
+            let log = container.bundle().join("log").to_str().unwrap().to_owned();
+            let container = container.with(|config| {
+                config["mounts"].as_array_mut().unwrap().push(
+                    json!({"destination": "/hooks", "type": "bind", "source": "/", "options": ["rbind"]}),
+                );
+                let exe = format!(
+                    "pid=$(sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/'); readlink /proc/$pid/exe >> {log}"
+                );
+                config["hooks"] = json!({
+                    "poststart": [{"path": "/bin/sh", "args": ["sh", "-c", exe], "env": ["PATH=/bin:/usr/bin"]}]
+                });
+                if waits_itself {
+                    config["hooks"]["startContainer"] =
+                        hook(&format!("/hooks{log}"), "startContainer");
+                }
+            });
+            container.start();
+            let text = std::fs::read_to_string(&log).unwrap();
+            let lines: Vec<&str> = text.lines().collect();
+            assert_eq!(lines.len(), 1 + usize::from(waits_itself), "{text}");
+            if waits_itself {
+                assert!(lines[0].starts_with("startContainer "), "{text}");
+            }
+            let last = lines[lines.len() - 1];
+            assert!(last.ends_with("/bin/busybox"), "not the runtime: {text}");
+        }
+    }
+}
+
+#[test]
+fn start_returns_where_the_program_cannot_be_started_after_all() {
+    for runtime in Runtime::ours() {
+        // A file that is there and may be executed, but that no loader knows.
+        let container = Container::new(runtime, "").with(|config| {
+            config["process"]["args"] = json!(["/broken"]);
+            config["hooks"] = json!({"poststart": [{"path": "/bin/true"}]});
+        });
+        std::fs::write(container.inside("broken"), b"\x7fELF and no more").unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(container.inside("broken"), mode).unwrap();
+        container.write_config();
+        container.must(&["create", &container.id]);
+        container.call(&["start", &container.id]);
+        eventually("the container stops", || container.status() == "stopped");
+    }
+}
+
+#[test]
+fn what_hooks_write_goes_to_the_files_that_annotations_name() {
+    for runtime in Runtime::ours() {
+        let container = Container::new(runtime, "true");
+        let file = |name: &str| container.bundle().join(name).to_str().unwrap().to_owned();
+        let (out, err) = (file("out"), file("err"));
+        std::fs::write(&out, "before\n").unwrap();
+        let say = |name: &str| {
+            let script = format!("echo {name}; echo {name}! >&2");
+            json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"]}])
+        };
+        let names = [
+            "prestart",
+            "createRuntime",
+            "createContainer",
+            "startContainer",
+            "poststart",
+            "poststop",
+        ];
+        let container = container.with(|config| {
+            config["annotations"] =
+                json!({"run.oci.hooks.stdout": &out, "run.oci.hooks.stderr": &err});
+            config["hooks"] = names
+                .iter()
+                .map(|name| ((*name).to_owned(), say(name)))
+                .collect();
+        });
+        assert!(container.run().status.success());
+        let expect =
+            |mark: &str| -> String { names.map(|name| format!("{name}{mark}\n")).concat() };
+        assert_eq!(
+            std::fs::read_to_string(&out).unwrap(),
+            format!("before\n{}", expect(""))
+        );
+        assert_eq!(std::fs::read_to_string(&err).unwrap(), expect("!"));
+
+        let container = container.with(|config| {
+            config["annotations"] = json!({"run.oci.hooks.stdout": "/no/such/dir/out"});
+        });
+        let output = container.run();
+        let stderr = crate::harness::text(&output.stderr);
+        assert!(
+            stderr.contains("annotations[\"run.oci.hooks.stdout\"]: open(\"/no/such/dir/out\""),
+            "{stderr}"
+        );
+        container.assert_nothing_left();
+    }
+}
+
+#[test]
+fn a_start_container_hook_without_an_environment_has_the_programs() {
+    for runtime in Runtime::ours() {
+        for (env, shown) in [(json!([]), "program\n"), (json!(["NAME=hook"]), "hook\n")] {
+            let container = Container::new(runtime, "true").with(|config| {
+                config["process"]["env"] = json!(["PATH=/bin", "NAME=program"]);
+                config["hooks"] = json!({"startContainer": [
+                    {"path": "/bin/sh", "args": ["sh", "-c", "echo $NAME > /seen"], "env": env}
+                ]});
+            });
+            assert!(container.run().status.success());
+            assert_eq!(
+                std::fs::read_to_string(container.inside("seen")).unwrap(),
+                shown
+            );
+        }
+    }
+}

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::harness::{Container, Runtime};
 
-fn with_users(container: Container) -> Container {
+pub(crate) fn with_users(container: Container) -> Container {
     let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65_536}]);
     // The container's root must be able to pass the bundle's directory.
     std::fs::set_permissions(

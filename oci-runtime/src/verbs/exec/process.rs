@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::cli::Global;
 use crate::cli::flags::Parsed;
 use crate::error::{Error, Result, Within};
+use crate::init::lsm;
 use crate::plan::{Problems, ProcessPlan};
 use crate::spec::{Capabilities, Process, Spec};
 use crate::state::State;
@@ -16,13 +17,15 @@ use crate::verbs::create;
 /// # Errors
 /// A file that cannot be read, every field and flag that is wrong.
 pub(super) fn plan(global: &Global, state: &State, parsed: &Parsed) -> Result<ProcessPlan> {
-    let process = match parsed.get("process") {
+    let mut process = match parsed.get("process") {
         Some(path) => read_process(Path::new(path))?,
         None => from_config(state, parsed)?,
     };
+    state.exec_defaults.complete(&mut process);
     let mut problems = Problems::default();
     let mut warnings = Vec::new();
     let mut plan = ProcessPlan::new(&process, &mut problems, &mut warnings);
+    plan.keep_groups(&state.annotations, &mut problems);
     if !parsed.program.is_empty() && parsed.get("process").is_none() {
         // Arguments that are not text go to the program as they came; none of the system's holds a NUL byte.
         plan.args = parsed
@@ -38,6 +41,7 @@ pub(super) fn plan(global: &Global, state: &State, parsed: &Parsed) -> Result<Pr
         .into_result(plan)
         .map_err(|problems| Error::new(problems.to_string()))?;
     create::check_groups(&plan)?;
+    lsm::check(&plan)?;
     Ok(plan)
 }
 

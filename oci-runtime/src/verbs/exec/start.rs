@@ -62,8 +62,9 @@ pub(super) fn start(request: &Request<'_>, console: Option<OwnedFd>) -> Result<C
         },
         init: &init,
         namespaces,
+        execution: &state.exec_defaults.execution,
     };
-    let (first, outside) = give_birth(exec, &cgroup, request)?;
+    let (first, outside) = with_affinity(plan, || give_birth(exec, &cgroup, request))?;
     let mut birth = Birth {
         socket,
         // Without a pid namespace to enter the first process becomes the program itself.
@@ -79,6 +80,20 @@ pub(super) fn start(request: &Request<'_>, console: Option<OwnedFd>) -> Result<C
             Err(error)
         }
     }
+}
+
+/// Makes a child that begins on the processors of `process.execCPUAffinity.initial`; this process stays where it is.
+fn with_affinity<T>(plan: &ProcessPlan, birth: impl FnOnce() -> Result<T>) -> Result<T> {
+    let within = || "process.execCPUAffinity.initial".to_owned();
+    let initial = plan.affinity.as_ref().map(|affinity| &affinity.initial);
+    let Some(initial) = initial.filter(|initial| !initial.is_empty()) else {
+        return birth();
+    };
+    let own = sys::process::affinity().within(within)?;
+    sys::process::set_affinity(Pid::from_raw(0), initial).within(within)?;
+    let child = birth();
+    sys::process::set_affinity(Pid::from_raw(0), &own).within(within)?;
+    child
 }
 
 /// The first process: born in the container's cgroup where that is v2; and whether it still has to be moved there.
