@@ -4,6 +4,7 @@
 //! The tests need root. Without it they say so and pass; `MUST_WORK=1` makes that a failure.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod attacks;
 mod cgroup_views;
 mod cgroups;
 mod cli;
