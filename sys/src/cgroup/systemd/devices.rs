@@ -131,8 +131,8 @@ mod tests {
     }
 
     const DEFAULTS: [&str; 12] = [
-        "block-* m",
         "char-* m",
+        "block-* m",
         "/dev/char/1:3 rwm",
         "/dev/char/1:5 rwm",
         "/dev/char/1:7 rwm",
