@@ -22,7 +22,8 @@ use sys::process::Doorkeeper;
 
 use crate::error::{Error, Result, Within};
 use crate::init;
-use crate::plan::Plan;
+use crate::plan::{Plan, ProcessPlan};
+use crate::seccomp::SeccompPlan;
 
 const OWN: &str = "/proc/self/exe";
 const WITHIN: &str = "protecting the runtime's own file";
@@ -73,13 +74,29 @@ fn without_a_restart(plan: &Plan) -> Result<Option<Option<OwnedFd>>> {
     let will_do = plan.hooks.start_container.is_empty()
         && plan.namespaces.is_new(NamespaceKind::Pid)
         && init::allows_doorkeeper(plan.seccomp.as_ref(), &plan.process)
-        && !plan.process.limits_file_size()
+        && !plan.process.limits("RLIMIT_FSIZE")
         && labels.iter().all(|label| label.is_empty());
     if !will_do {
         return Ok(None);
     }
     // A host may forbid to execute files in memory: then there is no doorkeeper.
     Ok(Doorkeeper::file().ok().map(Some))
+}
+
+/// The same for a process that `exec` adds; `enters` says whether into a pid namespace, so that somebody could look.
+///
+/// # Errors
+/// As [`protect`].
+pub fn doorkeeper_for_exec(
+    process: &ProcessPlan,
+    seccomp: Option<&SeccompPlan>,
+    enters: bool,
+) -> Result<Option<OwnedFd>> {
+    let will_do = enters && init::allows_doorkeeper_in_exec(seccomp, process);
+    if will_do && let Ok(file) = Doorkeeper::file() {
+        return Ok(Some(file));
+    }
+    protect().map(|()| None)
 }
 
 /// Starts this program again from a file that cannot be written, unless that is what it runs from.

@@ -10,7 +10,7 @@ pub struct Command {
     pub operands: &'static str,
     /// How many operands it takes at least and at most.
     pub count: (usize, usize),
-    /// Whether it makes processes in containers that run already. (`create` and `run` see to it by their plan.)
+    /// Whether it makes processes in containers that run already. (`create`, `run` and `exec` see to it by their plan.)
     pub makes_processes: bool,
     /// What it does, in one line.
     pub about: &'static str,
@@ -180,7 +180,7 @@ pub const COMMANDS: &[Command] = &[
         name: "exec",
         operands: "ID [COMMAND [ARGUMENT...]]",
         count: (1, usize::MAX),
-        makes_processes: true,
+        makes_processes: false,
         about: "run another program in a running container",
         details: "Without --process the program runs as config.json says of the container's own, with COMMAND instead.\n\
                   Ends with the exit code of the program; with 255 where it could not be started.",

@@ -265,7 +265,11 @@ fn steps(init: Init<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
     let pid = nix::unistd::getpid().as_raw();
     let env = program::environment(process, || home, preserved, pid);
     // 20. The filter, if it cannot wait: from here on only plain reading and writing.
-    let keeper = doorkeeper.map(|file| Keeper { file, gate: &gate });
+    let keeper = doorkeeper.map(|file| Keeper {
+        file,
+        gate: &gate,
+        birth: None,
+    });
     if filter.is_early() && !filter.is_loaded() {
         match &keeper {
             Some(keeper) => keeper.prepare(process, preserved, None)?,

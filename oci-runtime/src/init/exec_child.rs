@@ -22,9 +22,10 @@ use std::path::Path;
 use nix::sched::CloneFlags;
 use sys::namespace;
 use sys::path::{Proc, Root};
-use sys::process::{CloneArgs, Forked, clone3};
+use sys::process::{Birth, CloneArgs, Forked, clone3};
 
 use super::filter::Filter;
+use super::program::Keeper;
 use super::protocol::{self, FromChild, ToChild};
 use super::{Inherited, console, identity, lsm, program};
 use crate::error::{Error, Result, Within};
@@ -41,6 +42,8 @@ pub struct Exec<'a> {
     pub namespaces: CloneFlags,
     /// Execution domain and memory policy of the container.
     pub execution: &'a ExecutionPlan,
+    /// What enters the pid namespace, if not this program.
+    pub doorkeeper: Option<&'a OwnedFd>,
 }
 
 /// Becomes the program, or tells the parent why not and ends.
@@ -62,6 +65,7 @@ fn steps(exec: Exec<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
         init,
         namespaces,
         execution,
+        doorkeeper,
     } = exec;
     let Inherited {
         process,
@@ -131,15 +135,28 @@ fn steps(exec: Exec<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
     }
     // 8. As that user: may it be where it is, and is its program there? The host is out of reach by now.
     drop((root, joiner));
-    program::let_go(preserved, &[socket.as_raw_fd(), reporter])?;
+    let keeper = doorkeeper.map_or(reporter, AsRawFd::as_raw_fd);
+    program::let_go(preserved, &[socket.as_raw_fd(), reporter, keeper])?;
     identity::confirm_cwd(process)?;
     let program = program::find(process)?;
-    // 9. Only now into the pid namespace: nothing is left here that the container must not see.
+    // 9. As the doorkeeper, if that will do, who does what is left to do with a few instructions.
+    if let Some(file) = doorkeeper {
+        identity::set_limits(process, &socket)?;
+        let env = program::environment(process, || home, preserved, 0);
+        let keeper = Keeper {
+            file,
+            gate: &socket,
+            birth: Some(Birth { terminal }),
+        };
+        keeper.prepare(process, preserved, seccomp)?;
+        return Err(keeper.take_over(&program, process, &env));
+    }
+    // 10. Only now into the pid namespace: nothing is left here that the container must not see.
     if namespaces.contains(CloneFlags::CLONE_NEWPID) {
         filter.load_before_birth(preserved)?;
         be_born(&socket)?;
     }
-    // 10. What belongs to one process only. The limits last, since they could have kept it from being born.
+    // 11. What belongs to one process only. The limits last, since they could have kept it from being born.
     sys::process::setsid()?;
     if terminal {
         console::take_control()?;
@@ -151,7 +168,7 @@ fn steps(exec: Exec<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
     }
     let pid = nix::unistd::getpid().as_raw();
     let env = program::environment(process, || home, preserved, pid);
-    // 11. The parent writes the pid file before the program can end.
+    // 12. The parent writes the pid file before the program can end.
     protocol::write_parent(&socket, &FromChild::Ready)?;
     protocol::hear_continue(&socket)?;
     let filter = (&mut filter, Some(&socket));

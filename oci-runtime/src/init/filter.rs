@@ -180,6 +180,19 @@ pub fn allows_doorkeeper(plan: Option<&SeccompPlan>, process: &ProcessPlan) -> b
     early.is_none_or(|plan| answer(&plan.program, "execveat") == Some(action::ALLOW))
 }
 
+/// Whether a process of `exec` can come into the container's pid namespace as the doorkeeper, who can do nothing before
+/// the program but what every process needs: no limits that keep it from being born, no scheduler that children do not
+/// inherit, no descriptors that are announced with its own id, no filter that must be there before, and no label, which
+/// is for the next program that is executed.
+pub fn allows_doorkeeper_in_exec(plan: Option<&SeccompPlan>, process: &ProcessPlan) -> bool {
+    let labels = [&process.apparmor_profile, &process.selinux_label];
+    !Filter::new(plan, process).is_early()
+        && labels.iter().all(|label| label.is_empty())
+        && !process.limits("RLIMIT_FSIZE")
+        && !process.limits("RLIMIT_NPROC")
+        && process.scheduler.is_none_or(|one| one.is_inherited())
+}
+
 /// What a filter answers to a call of ours.
 fn answer(program: &[Instruction], name: &str) -> Option<u32> {
     // The flags of clone(2); no other call is filtered by a first argument like that.

@@ -41,7 +41,7 @@ pub mod spawn;
 
 use std::os::fd::{OwnedFd, RawFd};
 
-pub use filter::allows_doorkeeper;
+pub use filter::{allows_doorkeeper, allows_doorkeeper_in_exec};
 use sys::cgroup::Joiner;
 
 use crate::plan::ProcessPlan;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::stat::SFlag;
 use nix::unistd::AccessFlags;
-use sys::process::Doorkeeper;
+use sys::process::{Birth, Doorkeeper};
 
 use super::Preserved;
 use super::filter::Filter;
@@ -137,6 +137,8 @@ pub(super) struct Keeper<'a> {
     pub(super) file: &'a OwnedFd,
     /// The gate.
     pub(super) gate: &'a OwnedFd,
+    /// Whether, and how, it is born into a pid namespace first.
+    pub(super) birth: Option<Birth>,
 }
 
 impl Keeper<'_> {
@@ -156,11 +158,13 @@ impl Keeper<'_> {
         sys::fd::keep_on_exec(self.gate.as_raw_fd())?;
         let program = filter.map(|filter| stored::encode(&filter.program));
         let flags = filter.map_or(0, |filter| filter.flags.bits());
+        // What is born tells its parent, which says who speaks; the other has nobody but its reader of stderr.
+        let speaker = self.birth.map_or("davit-oci: ", |_| "");
         let keeper = Doorkeeper {
             gate: self.gate.as_raw_fd(),
             filter: program.as_deref().map(|program| (program, flags)),
-            prefix: &format!("davit-oci: exec: {:?}: ", name_of(process)),
-            birth: None,
+            prefix: &format!("{speaker}exec: {:?}: ", name_of(process)),
+            birth: self.birth,
         };
         Ok(keeper.fill(self.file)?)
     }

@@ -105,6 +105,18 @@ impl FromChild {
                 .parse()
                 .ok()
                 .map(Self::Listening),
+            // From a doorkeeper, which knows no decimals: an id, or the negative errno of its clone(2).
+            (b'P', raw) => {
+                let raw = i32::from_le_bytes(raw.try_into().ok()?);
+                if raw > 0 {
+                    return Some(Self::Pid(raw));
+                }
+                let errno = Errno::from_raw(raw.wrapping_neg());
+                let error = sys::Error::new(errno, "clone(CLONE_PARENT)");
+                Some(Self::Failed(
+                    Error::from(error).within("making the process in the container".to_owned()),
+                ))
+            }
             (b'p', pid) => std::str::from_utf8(pid).ok()?.parse().ok().map(Self::Pid),
             (b'f', text) => {
                 let text = String::from_utf8_lossy(text);

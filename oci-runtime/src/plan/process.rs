@@ -81,12 +81,12 @@ pub struct CapabilityPlan {
 const DEFAULT_UMASK: u32 = 0o022;
 
 impl ProcessPlan {
-    /// Whether there is a limit on the size of the files that it writes.
-    pub fn limits_file_size(&self) -> bool {
-        let file_size = sys::creds::parse_rlimit("RLIMIT_FSIZE");
+    /// Whether this limit is set.
+    pub fn limits(&self, name: &str) -> bool {
+        let wanted = sys::creds::parse_rlimit(name);
         self.rlimits
             .iter()
-            .any(|(resource, _)| Some(*resource) == file_size)
+            .any(|(resource, _)| Some(*resource) == wanted)
     }
 
     /// Decides, noting what is wrong in `problems` and what is merely odd in `warnings`.

@@ -192,3 +192,24 @@ fn a_bad_process_is_refused_by_the_name_of_the_field() {
         }
     }
 }
+
+/// What the kernel refuses only at the very end is the error of `exec`, not of the container.
+#[test]
+fn a_program_that_the_kernel_cannot_start_is_an_error_of_exec() {
+    for runtime in Runtime::ours() {
+        let container = Container::new(runtime, "sleep 1000");
+        std::fs::write(container.inside("no-program"), "\0\0\0\0").unwrap();
+        std::fs::set_permissions(
+            container.inside("no-program"),
+            std::os::unix::fs::PermissionsExt::from_mode(0o755),
+        )
+        .unwrap();
+        container.start();
+        let (code, stdout, stderr) = container.call(&["exec", &container.id, "/no-program"]);
+        assert_eq!(code, Some(255), "{stdout} {stderr}");
+        assert!(
+            stderr.contains("exec: \"/no-program\": exec format error (ENOEXEC)"),
+            "{stderr}"
+        );
+    }
+}

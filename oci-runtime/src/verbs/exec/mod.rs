@@ -11,7 +11,7 @@ use crate::id::ContainerId;
 use crate::init::console;
 use crate::plan::ProcessPlan;
 use crate::state::Status;
-use start::{Request, start};
+use start::{Entry, Request, start};
 
 mod cgroup;
 mod process;
@@ -34,19 +34,22 @@ pub fn run(global: &Global, id: &ContainerId, parsed: &Parsed) -> Result<u8> {
         }
         _ => {}
     }
+    process::keep_readable(parsed)?;
     let plan = process::plan(global, &state, parsed)?;
     let detach = parsed.is_on("detach");
     let console_socket = parsed.get("console-socket").map(Path::new);
     check_terminal(&plan, detach, console_socket.is_some())?;
+    let preserved = create::preserved(parsed)?;
     let request = Request {
         global,
         id,
         state: &state,
         plan: &plan,
+        entry: Entry::new(global, id, &state, &plan, preserved)?,
         cgroup: cgroup::parse(parsed)?,
         pidfd_receivers: Receivers::connect(parsed.get("pidfd-socket").map(Path::new), None)?,
         pid_file: parsed.get("pid-file").map(absolute).transpose()?,
-        preserved: create::preserved(parsed)?,
+        preserved,
     };
     if detach {
         let console = console_socket.map(console::connect).transpose()?;

@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::cli::Global;
 use crate::cli::flags::Parsed;
 use crate::error::{Error, Result, Within};
+use crate::exe;
 use crate::init::lsm;
 use crate::plan::{Problems, ProcessPlan};
 use crate::spec::{Capabilities, Process, Spec};
@@ -43,6 +44,17 @@ pub(super) fn plan(global: &Global, state: &State, parsed: &Parsed) -> Result<Pr
     create::check_groups(&plan)?;
     lsm::check(&plan)?;
     Ok(plan)
+}
+
+/// A pipe can be read once: where the description of the process comes from one, this program starts again first if it
+/// will have to.
+///
+/// # Errors
+/// As [`exe::protect`].
+pub(super) fn keep_readable(parsed: &Parsed) -> Result<()> {
+    let path = parsed.get("process").map(Path::new);
+    let once = path.is_some_and(|path| std::fs::metadata(path).is_ok_and(|meta| !meta.is_file()));
+    if once { exe::protect() } else { Ok(()) }
 }
 
 fn read_process(path: &Path) -> Result<Process> {

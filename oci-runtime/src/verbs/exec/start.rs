@@ -12,12 +12,13 @@ use sys::process::{Child, CloneArgs, Forked, clone3};
 use super::cgroup;
 use crate::cli::Global;
 use crate::error::{Error, Result, Within};
+use crate::exe;
 use crate::id::ContainerId;
 use crate::init::exec_child::{self, Exec};
 use crate::init::protocol::{self, FromChild, ToChild};
 use crate::init::{Inherited, Preserved, spawn};
 use crate::plan::ProcessPlan;
-use crate::seccomp::listener;
+use crate::seccomp::{SeccompPlan, listener};
 use crate::state::{self, State, Status};
 use crate::verbs::create;
 use crate::verbs::pidfd::Receivers;
@@ -28,6 +29,8 @@ pub(super) struct Request<'a> {
     pub(super) id: &'a ContainerId,
     pub(super) state: &'a State,
     pub(super) plan: &'a ProcessPlan,
+    /// How it comes into the container.
+    pub(super) entry: Entry,
     /// Where in the container's cgroup; empty for itself.
     pub(super) cgroup: Vec<(String, PathBuf)>,
     /// Where a descriptor of the process goes.
@@ -38,6 +41,37 @@ pub(super) struct Request<'a> {
     pub(super) preserved: Preserved,
 }
 
+/// How a process comes into the container. Decided before anything is connected to: this program may have to start
+/// again for it.
+pub(super) struct Entry {
+    namespaces: CloneFlags,
+    seccomp: Option<SeccompPlan>,
+    doorkeeper: Option<OwnedFd>,
+}
+
+impl Entry {
+    /// # Errors
+    /// The container's first process has ended, or its stored filter cannot be read.
+    pub(super) fn new(
+        global: &Global,
+        id: &ContainerId,
+        state: &State,
+        plan: &ProcessPlan,
+        preserved: Preserved,
+    ) -> Result<Self> {
+        let namespaces = to_enter(state)?;
+        let seccomp = global.store.load_filter(id, state)?;
+        // `LISTEN_PID` is the process's own id, which only itself knows.
+        let enters = namespaces.contains(CloneFlags::CLONE_NEWPID) && preserved.listen == 0;
+        let doorkeeper = exe::doorkeeper_for_exec(plan, seccomp.as_ref(), enters)?;
+        Ok(Self {
+            namespaces,
+            seccomp,
+            doorkeeper,
+        })
+    }
+}
+
 /// Starts the program and lets it go. Its terminal goes over `console`.
 ///
 /// # Errors
@@ -45,8 +79,12 @@ pub(super) struct Request<'a> {
 pub(super) fn start(request: &Request<'_>, console: Option<OwnedFd>) -> Result<Child> {
     let Request { state, plan, .. } = *request;
     let init = state.open_init()?;
-    let namespaces = to_enter(state)?;
-    let seccomp = request.global.store.load_filter(request.id, state)?;
+    let Entry {
+        namespaces,
+        seccomp,
+        doorkeeper,
+    } = &request.entry;
+    let namespaces = *namespaces;
     let (socket, child_socket) = sys::fd::seqpacket_pair()?;
     let cgroup = cgroup::of(state, &request.cgroup)?;
     let exec = Exec {
@@ -63,12 +101,14 @@ pub(super) fn start(request: &Request<'_>, console: Option<OwnedFd>) -> Result<C
         init: &init,
         namespaces,
         execution: &state.exec_defaults.execution,
+        doorkeeper: doorkeeper.as_ref(),
     };
     let (first, outside) = with_affinity(plan, || give_birth(exec, &cgroup, request))?;
     let mut birth = Birth {
         socket,
         // Without a pid namespace to enter the first process becomes the program itself.
         intermediate: namespaces.contains(CloneFlags::CLONE_NEWPID),
+        by_doorkeeper: doorkeeper.is_some(),
         first: Some(first),
         process: None,
         outside,
@@ -135,6 +175,8 @@ struct Birth {
     socket: OwnedFd,
     /// Whether the first process only makes the one that becomes the program.
     intermediate: bool,
+    /// Whether it does so as the doorkeeper.
+    by_doorkeeper: bool,
     first: Option<Child>,
     process: Option<Child>,
     /// Whether systemd has to move it into the container's cgroup.
@@ -175,7 +217,8 @@ impl Birth {
     /// Answers the two until the one that becomes the program is known and ready.
     fn wait_until_ready(&mut self, plan: &ProcessPlan) -> Result<()> {
         let (mut ready, mut wants_limits) = (false, false);
-        while !(ready && self.process.is_some()) {
+        // With a doorkeeper everything is ready once it is born: what it says after that is not waited for.
+        while !((ready || self.by_doorkeeper) && self.process.is_some()) {
             match protocol::hear_child(&self.socket)? {
                 Some(FromChild::Ready) => ready = true,
                 Some(FromChild::SetLimits) => wants_limits = true,
@@ -190,8 +233,13 @@ impl Birth {
                 Some(FromChild::Failed(error)) => return Err(error),
                 _ => return Err(Error::new("the new process ended without a word")),
             }
-            // The new process may be heard before its maker is.
-            if let Some(process) = self.process.as_ref().filter(|_| wants_limits) {
+            // The new process may be heard before its maker is; a doorkeeper's maker asks for both.
+            let limited = if self.by_doorkeeper {
+                &self.first
+            } else {
+                &self.process
+            };
+            if let Some(process) = limited.as_ref().filter(|_| wants_limits) {
                 spawn::set_rlimits(process.pid, plan)?;
                 spawn::set_scheduler(process.pid, plan)?;
                 protocol::tell_child(&self.socket, &ToChild::Continue)?;
@@ -217,6 +265,9 @@ impl Birth {
             }
         }
         let mut heard = protocol::hear_child(&self.socket)?;
+        if self.by_doorkeeper && matches!(heard, Some(FromChild::Ready)) {
+            heard = protocol::hear_child(&self.socket)?;
+        }
         if let Some(FromChild::Listening(fd)) = heard {
             let listener = state.seccomp.as_ref().and_then(|one| one.listener.as_ref());
             let listener = listener.ok_or_else(|| Error::new("unexpected listener"))?;
