@@ -12,6 +12,7 @@ use crate::{run, tools};
 pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Result<()> {
     dist::needs_root("bench")?;
     tools::install_all(workspace)?;
+    let peers = tools::peers::install()?;
     let dist = dist::build(workspace, Flavour::Release)?;
     run::run(workspace.cargo().args([
         "build",
@@ -27,6 +28,7 @@ pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Result<()> {
         bench
             .env("PATH", tools::path()?)
             .env("DAVIT_BIN_DIR", dist)
+            .env("DAVIT_PEERS", peers)
             .args(args),
     )
 }

@@ -4,6 +4,7 @@
 //! `<name>.version` beside `bin/` that is written last, so that an interrupted build is done again.
 
 mod debian;
+pub(crate) mod peers;
 
 use std::ffi::OsString;
 use std::fs;

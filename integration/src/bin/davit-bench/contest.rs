@@ -6,10 +6,22 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-/// Something that is started and timed until it ends.
+/// One or more commands that are started one after the other and timed until the last has ended.
 pub(crate) struct Contender {
     pub(crate) name: String,
-    pub(crate) command: Box<dyn Fn() -> Command + Send + Sync>,
+    commands: Box<dyn Fn() -> Vec<Command> + Send + Sync>,
+}
+
+impl Contender {
+    pub(crate) fn new(
+        name: &str,
+        commands: impl Fn() -> Vec<Command> + Send + Sync + 'static,
+    ) -> Contender {
+        Contender {
+            name: name.to_owned(),
+            commands: Box::new(commands),
+        }
+    }
 }
 
 /// The times of one contender.
@@ -61,35 +73,53 @@ pub(crate) fn race(contenders: &[Contender], runs: usize, pause: Duration) -> Re
         .collect())
 }
 
-/// One run, from before its process exists until it has ended.
+/// One run, from before its first process exists until its last has ended.
 fn time(contender: &Contender) -> Result<Duration> {
-    let mut command = (contender.command)();
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    let mut commands = (contender.commands)();
+    for command in &mut commands {
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+    }
     let start = Instant::now();
-    let status = command.status().with_context(|| contender.name.clone())?;
-    let taken = start.elapsed();
-    ensure!(
-        status.success(),
-        "{}: {}",
-        contender.name,
-        explain(contender)
-    );
-    Ok(taken)
+    for command in &mut commands {
+        let status = command.status().with_context(|| contender.name.clone())?;
+        ensure!(
+            status.success(),
+            "{}: {}",
+            contender.name,
+            explain(contender)
+        );
+    }
+    Ok(start.elapsed())
 }
 
-/// Whether a contender works at all; else why not.
+/// Whether a contender works at all; else why not. What it writes goes to a file: a created container keeps its
+/// caller's pipe.
 pub(crate) fn trial(contender: &Contender) -> Result<(), String> {
-    match (contender.command)().stdin(Stdio::null()).output() {
-        Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => Err(format!(
-            "{}: {}",
-            output.status,
-            String::from_utf8_lossy(&output.stderr).trim()
-        )),
-        Err(error) => Err(error.to_string()),
+    for mut command in (contender.commands)() {
+        let said = tempfile::tempfile().map_err(|error| error.to_string())?;
+        let copy = said.try_clone().map_err(|error| error.to_string())?;
+        let status = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(copy)
+            .status()
+            .map_err(|error| error.to_string())?;
+        if !status.success() {
+            return Err(format!("{status}: {}", read_back(said).trim()));
+        }
+    }
+    Ok(())
+}
+
+fn read_back(mut file: std::fs::File) -> String {
+    use std::io::{Read, Seek};
+    let mut text = String::new();
+    match file.rewind().and_then(|()| file.read_to_string(&mut text)) {
+        Ok(_) => text,
+        Err(error) => error.to_string(),
     }
 }
 
@@ -147,13 +177,12 @@ mod tests {
 
     #[test]
     fn contenders_take_turns_and_a_failing_one_says_why() {
-        let contender = |name: &str, script: &'static str| Contender {
-            name: name.to_owned(),
-            command: Box::new(move || {
+        let contender = |name: &str, script: &'static str| {
+            Contender::new(name, move || {
                 let mut command = Command::new("sh");
                 command.args(["-c", script]);
-                command
-            }),
+                vec![command]
+            })
         };
         let both = [contender("a", "true"), contender("b", "true")];
         let times = race(&both, 3, Duration::ZERO).unwrap();
