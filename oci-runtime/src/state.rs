@@ -171,7 +171,8 @@ impl Store {
             std::io::ErrorKind::AlreadyExists => {
                 Error::new("container with given ID already exists")
             }
-            _ => sys::Error::from_io(&error, format!("mkdir({dir:?}, 0711)")).into(),
+            _ => Error::from(sys::Error::from_io(&error, format!("mkdir({dir:?}, 0711)")))
+                .hint("the state of containers must be writable; --root DIR says where it is"),
         })
     }
 

@@ -222,6 +222,15 @@ fn steps(init: Init<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
     for one in &plan.sysctl {
         let proc = proc.as_ref().ok_or_else(|| Error::new("no procfs"))?;
         proc.write(&one.path, one.value.as_bytes())
+            .map_err(|error| {
+                let missing = error.errno == nix::errno::Errno::ENOENT;
+                let error = Error::from(error);
+                if missing {
+                    error.hint("this kernel has no such parameter, or its module is not loaded")
+                } else {
+                    error
+                }
+            })
             .within(|| format!("linux.sysctl[{:?}]", one.name))?;
     }
     // 16. While it still has the capabilities: stdio for its user, priorities, the working directory.

@@ -22,7 +22,9 @@ const DEVPTS_SUPER_MAGIC: FsType = FsType(0x1cd1);
 /// # Errors
 /// Nobody listens there.
 pub fn connect(path: &Path) -> Result<OwnedFd> {
-    sys::socket::connect(path, sys::socket::Kind::Stream).within(|| "--console-socket".to_owned())
+    sys::socket::connect(path, sys::socket::Kind::Stream)
+        .map_err(|error| Error::from(error).hint("the caller must listen there before it calls"))
+        .within(|| "--console-socket".to_owned())
 }
 
 /// Opens a terminal of the container, makes it stdin, stdout and stderr, and sends its master over `console`.

@@ -9,7 +9,7 @@ use sys::mount::{self, FsContext, MountAttr, MountAttrs, OpenTree};
 use sys::path::Root;
 
 use super::copyup;
-use super::mounts::{place, refuse_inside_proc, set_attributes};
+use super::mounts::{in_the_way, place, refuse_inside_proc, set_attributes};
 use crate::error::{Error, Result};
 use crate::plan::{MountOptions, MountPlan};
 
@@ -25,7 +25,8 @@ const MAX_DATA: usize = 4095;
 /// What the kernel or the filesystem says.
 pub(super) fn make(root: &Root, one: &MountPlan, fs_type: &str, source: &str) -> Result<OwnedFd> {
     let existing = if inherits_mode(one, fs_type) {
-        root.find(&one.destination, OFlag::O_PATH)?
+        root.find(&one.destination, OFlag::O_PATH)
+            .map_err(|error| in_the_way(error, &one.destination))?
     } else {
         None
     };
@@ -36,7 +37,11 @@ pub(super) fn make(root: &Root, one: &MountPlan, fs_type: &str, source: &str) ->
     }
     let context = FsContext::open(fs_type);
     let made = context
-        .map_err(Error::from)
+        .map_err(|error| {
+            let unknown = error.errno == Errno::ENODEV;
+            let error = Error::from(error);
+            if unknown { error.hint("/proc/filesystems lists the filesystems that this kernel has; a bind mount needs the option bind or rbind") } else { error }
+        })
         .and_then(|context| configure(context, one, fs_type, source, existing.as_ref()));
     let made = match made {
         // Not our network namespace: the kernel gives no new sysfs, only the host's.

@@ -144,6 +144,9 @@ fn open_source(
     match mount::open_tree(AT_FDCWD, path, sources::flags(one, recursive)) {
         // Closed to the container's users, but not to who runs it.
         Err(error) if error.errno == Errno::EACCES => sources::ask(maker.parent, one.index),
+        Err(error) if error.errno == Errno::ENOENT => {
+            Err(Error::from(error).hint("the source of a bind mount must be there on the host"))
+        }
         other => Ok(other?),
     }
 }
@@ -152,7 +155,21 @@ fn open_source(
 pub(super) fn bind(root: &Root, one: &MountPlan, tree: &OwnedFd) -> Result<()> {
     let target = bind_target(root, one, tree)?;
     refuse_inside_proc(&target, one)?;
-    Ok(mount::attach_at(tree, &target)?)
+    mount::attach_at(tree, &target).map_err(|error| {
+        // mount(2) says ENOTDIR here, and callers look for that.
+        if error.errno == Errno::EINVAL && is_dir(&target) && !is_dir(tree) {
+            Error::new(
+                "not a directory (ENOTDIR): the source is a file, the destination a directory",
+            )
+        } else {
+            error.into()
+        }
+    })
+}
+
+fn is_dir(fd: &OwnedFd) -> bool {
+    nix::sys::stat::fstat(fd)
+        .is_ok_and(|stat| stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits())
 }
 
 /// The place for a bind mount: a directory for a directory, else a file.
@@ -217,7 +234,19 @@ pub(super) fn place(root: &Root, destination: &Path) -> Result<OwnedFd> {
             Err(error) => return Err(error.into()),
         }
     }
-    root.mkdir_all(destination, DIR_MODE).map_err(Error::from)
+    root.mkdir_all(destination, DIR_MODE)
+        .map_err(|error| in_the_way(error, destination))
+}
+
+/// What is wrong with a destination that is no directory.
+pub(super) fn in_the_way(error: sys::Error, destination: &Path) -> Error {
+    if error.errno == Errno::ENOTDIR {
+        Error::from(error).hint(format!(
+            "{destination:?}, or a name on the way to it, is a file in the container, and this needs a directory"
+        ))
+    } else {
+        error.into()
+    }
 }
 
 /// The destination by its letters was checked by the plan; links in the image may still lead below `/proc`.

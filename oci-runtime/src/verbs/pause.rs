@@ -14,6 +14,9 @@ pub fn pause(global: &Global, id: &ContainerId) -> Result<u8> {
     let state = global.store.load(id)?;
     match global.store.status(id, &state)? {
         Status::Created | Status::Running => {}
+        Status::Paused => {
+            return Err(Error::new("container not running").hint("it is paused already"));
+        }
         _ => return Err(Error::new("container not running")),
     }
     freezable(&state)?.freeze()?;

@@ -20,7 +20,7 @@ pub fn run(global: &Global, id: &ContainerId, parsed: &Parsed) -> Result<u8> {
             let options = parsed.operands.get(1..).unwrap_or_default();
             print(&filter(&shown(options)?, &processes)?)?;
         }
-        _ => return Err(Error::new("invalid format option")),
+        _ => return Err(Error::new("invalid format option").hint("--format is table or json")),
     }
     Ok(0)
 }

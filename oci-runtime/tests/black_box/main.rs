@@ -21,6 +21,7 @@ mod harness;
 mod hooks;
 mod lifecycle;
 mod limits;
+mod messages;
 mod mount_options;
 mod mounts;
 mod mounts_command;
