@@ -101,8 +101,8 @@ pub const NEEDS: &[Need] = &[
         group: "Kernel",
         since: Some("3.17"),
         level: Recommended,
-        purpose: "system call filters of other runtimes used as handlers; davit-oci refuses a bundle that asks for one",
-        without: "handlers such as runc refuse a bundle with a filter",
+        purpose: "system call filters of bundles, which Docker, containerd and podman write by default",
+        without: "a bundle with a filter is refused",
         probe: kernel::seccomp,
     },
     Need {
