@@ -63,6 +63,12 @@ impl Hierarchy {
         &self.mount
     }
 
+    /// Whether the mount shows all of the hierarchy, as far as the caller's cgroup namespace does.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.root == Path::new("/")
+    }
+
     /// Its controllers; on v1 also the name of a named hierarchy, as `name=systemd`.
     #[must_use]
     pub fn controllers(&self) -> &[String] {
