@@ -63,6 +63,9 @@ pub struct State {
     pub rdt: Option<crate::rdt::Rdt>,
     /// The namespaces that it does not share with the runtime, as `CLONE_NEW…` flags.
     pub namespaces: i32,
+    /// Whether its mount namespace is not its own: then its root is not that of the namespace.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shares_mounts: bool,
     /// Whether the pid namespace was made for it: then the end of its first process ends all others.
     pub own_pid_namespace: bool,
     /// Whether `noNewPrivileges` was set.
@@ -356,6 +359,7 @@ impl State {
             systemd: None,
             rdt: None,
             namespaces: namespaces.bits(),
+            shares_mounts: !plan.namespaces.is_new(sys::namespace::NamespaceKind::Mnt),
             own_pid_namespace: plan.namespaces.is_new(sys::namespace::NamespaceKind::Pid),
             no_new_privileges: plan.process.no_new_privileges,
             seccomp: plan.seccomp.as_ref().map(|filter| FilterState {

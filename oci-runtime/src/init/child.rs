@@ -10,6 +10,7 @@ use super::cgroup_mount::View;
 use super::filter::Filter;
 use super::program::Keeper;
 use super::protocol::{self, FromChild, ToChild};
+use super::shared_mounts::Shared;
 use super::{
     Inherited, clocks, console, devices, identity, late_birth, lsm, mounts, program, rootfs,
 };
@@ -69,7 +70,7 @@ fn steps(init: Init<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
     let Init {
         plan,
         inherited,
-        join,
+        mut join,
         mut state,
         hierarchies,
         cgroup,
@@ -119,7 +120,9 @@ fn steps(init: Init<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
     // Only there the cpuset is the container's: the processors that the caller was bound to concern nobody any more.
     // An outer filter may forbid it; then the program has fewer.
     drop(sys::process::reset_affinity());
-    // 5. Existing namespaces; the user namespace was entered before this process was made.
+    // 5. Existing namespaces; the user namespace was entered before this process was made. Of a mount namespace that is
+    //    shared a copy, in which the root can be made.
+    let shared = Shared::visit(plan, &mut join)?;
     for (kind, fd) in &join {
         namespace::setns(fd, kind.flag()).within(|| format!("joining the {kind} namespace"))?;
     }
@@ -206,7 +209,9 @@ fn steps(init: Init<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
     rootfs::make_readonly(&root, plan)?;
     rootfs::mask(&root, plan)?;
     mounts::finish(&mounted)?;
-    if no_pivot {
+    if let Some(shared) = &shared {
+        root = shared.enter(&root)?;
+    } else if no_pivot {
         rootfs::move_over_root(&root, &plan.rootfs)?;
     } else {
         rootfs::pivot(&root)?;
@@ -251,7 +256,7 @@ fn steps(init: Init<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
         sys::process::set_no_new_privs()?;
     }
     // 19. As that user: may it be where it is, and is its program there? The host is out of reach by now.
-    drop((root, mounted, proc, joiner, join));
+    drop((root, mounted, proc, joiner, join, shared));
     let keeper = doorkeeper.map_or(reporter, AsRawFd::as_raw_fd);
     let [out, err] = output.raw();
     program::let_go(

@@ -27,7 +27,7 @@ use sys::process::{Birth, CloneArgs, Forked, clone3};
 use super::filter::Filter;
 use super::program::Keeper;
 use super::protocol::{self, FromChild, ToChild};
-use super::{Inherited, console, identity, lsm, program};
+use super::{Inherited, console, identity, lsm, program, shared_mounts};
 use crate::error::{Error, Result, Within};
 use crate::plan::ExecutionPlan;
 
@@ -44,6 +44,8 @@ pub struct Exec<'a> {
     pub execution: &'a ExecutionPlan,
     /// What enters the pid namespace, if not this program.
     pub doorkeeper: Option<&'a OwnedFd>,
+    /// The container's root, where it is not that of its mount namespace.
+    pub root: Option<OwnedFd>,
 }
 
 /// Becomes the program, or tells the parent why not and ends.
@@ -66,6 +68,7 @@ fn steps(exec: Exec<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
         namespaces,
         execution,
         doorkeeper,
+        root: other_root,
     } = exec;
     let Inherited {
         process,
@@ -108,6 +111,9 @@ fn steps(exec: Exec<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
     }
     if namespaces.contains(CloneFlags::CLONE_NEWUSER) {
         identity::become_namespace_root(process.keep_groups)?;
+    }
+    if let Some(root) = other_root {
+        shared_mounts::change_root(&root)?;
     }
     let root = Root::open(Path::new("/"))?;
     // 5. The terminal is one of the container's.

@@ -36,6 +36,7 @@ pub mod net_devices;
 mod program;
 pub mod protocol;
 mod rootfs;
+mod shared_mounts;
 pub mod sources;
 pub mod spawn;
 

@@ -128,6 +128,7 @@ pub fn resources(
         ("limit", spec.memory.limit),
         ("swap", spec.memory.swap),
         ("reservation", spec.memory.reservation),
+        ("kernelTCP", spec.memory.kernel_tcp),
     ];
     for (name, size) in sizes {
         let known = size.is_none_or(|size| size >= -1);
@@ -149,6 +150,7 @@ pub fn resources(
             swappiness: memory.swappiness.filter(|value| *value != u64::MAX),
             disable_oom_killer: memory.disable_oom_killer,
             use_hierarchy: memory.use_hierarchy,
+            kernel_tcp: memory.kernel_tcp.filter(|limit| *limit != 0),
             check_before_update: memory.check_before_update.unwrap_or(false),
         },
         cpu: cgroup::Cpu {
@@ -183,8 +185,10 @@ pub fn resources(
 /// What to warn of: limits that no kernel knows any more.
 pub fn warning(spec: &spec::Resources) -> Option<&'static str> {
     let memory = &spec.memory;
-    let any = memory.kernel.or(memory.kernel_tcp).is_some();
-    any.then_some("Kernel memory settings are ignored and will be removed")
+    memory
+        .kernel
+        .is_some()
+        .then_some("Kernel memory settings are ignored and will be removed")
 }
 
 /// Before version 1.3 of the spec 0 was "no limit": podman and docker write it, and runc and crun take it so. Since

@@ -133,7 +133,7 @@ impl Plan {
         let namespaces = NamespacePlan::new(&spec.linux, &mut problems);
         let (rootfs, readonly_rootfs) = rootfs(spec, bundle, &mut problems);
         let propagation = &spec.linux.rootfs_propagation;
-        let rootfs_propagation = options::parse_propagation(propagation);
+        let mut rootfs_propagation = options::parse_propagation(propagation);
         let known = propagation.is_empty() || rootfs_propagation.is_some();
         problems.require(
             known,
@@ -148,6 +148,10 @@ impl Plan {
             mount.destination == Path::new("/dev")
                 && matches!(mount.source, MountSource::Bind { .. })
         });
+        if !namespaces.is_new(NamespaceKind::Mnt) {
+            let propagation = &mut rootfs_propagation;
+            mounts::share(&mounts, propagation, &mut problems, &mut warnings);
+        }
         check_names(spec, &namespaces, &mut problems);
         let sysctl = sysctl::plan(
             &spec.linux.sysctl,

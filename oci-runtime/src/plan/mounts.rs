@@ -1,7 +1,7 @@
 //! The plan of each mount.
 use std::path::{Component, Path, PathBuf};
 
-use sys::mount::MountAttr;
+use sys::mount::{MountAttr, Propagation};
 
 use super::idmap::{self, IdMapPlan};
 use super::options::MountOptions;
@@ -200,6 +200,28 @@ fn source(
             fs_type: fs_type.to_owned(),
             source: mount.source.clone(),
         }),
+    }
+}
+
+/// What is different in a mount namespace that is not the container's own: the root is a copy that nobody mounts into.
+pub fn share(
+    mounts: &[MountPlan],
+    rootfs: &mut Option<(Propagation, bool)>,
+    problems: &mut Problems,
+    warnings: &mut Vec<String>,
+) {
+    if rootfs.take().is_some() {
+        let text =
+            "linux.rootfsPropagation is ignored without a mount namespace of the container's own";
+        warnings.push(text.to_owned());
+    }
+    for one in mounts {
+        let last = one.options.propagation.last();
+        problems.require(
+            last.is_none_or(|(kind, _)| *kind != Propagation::Unbindable),
+            &format!("mounts[{}].options", one.index),
+            "an unbindable mount needs a mount namespace of the container's own",
+        );
     }
 }
 

@@ -50,10 +50,11 @@ impl NamespacePlan {
         for (index, namespace) in linux.namespaces.iter().enumerate() {
             plan.add(namespace, &format!("linux.namespaces[{index}]"), problems);
         }
+        // Its root could mount nothing in a namespace of somebody else.
         problems.require(
-            plan.has(NamespaceKind::Mnt),
+            plan.is_new(NamespaceKind::Mnt) || !plan.has(NamespaceKind::User),
             "linux.namespaces",
-            "a mount namespace is required",
+            "a user namespace needs a new mount namespace",
         );
         plan.add_id_maps(linux, problems);
         plan
@@ -88,11 +89,6 @@ impl NamespacePlan {
             problems.push(
                 format!("{field}.path"),
                 format!("{:?} is not an absolute path", namespace.path),
-            );
-        } else if kind == NamespaceKind::Mnt {
-            problems.push(
-                format!("{field}.path"),
-                "joining a mount namespace is not supported yet",
             );
         } else {
             self.join.push((kind, PathBuf::from(&namespace.path)));

@@ -90,8 +90,8 @@ fn every_bad_field_is_named_with_its_reason() {
         ),
         (
             "/linux/namespaces",
-            serde_json::json!([]),
-            "linux.namespaces: a mount namespace is required",
+            serde_json::json!([{"type": "user", "path": "/proc/1/ns/user"}]),
+            "linux.namespaces: a user namespace needs a new mount namespace",
         ),
     ];
     for (pointer, value, expected) in table {

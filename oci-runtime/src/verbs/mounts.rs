@@ -41,6 +41,11 @@ pub fn run(global: &Global, parsed: &Parsed) -> Result<u8> {
     ) {
         return Err(Error::new("container not running"));
     }
+    if state.shares_mounts {
+        return Err(Error::new(
+            "the container has no mount namespace of its own: its mounts cannot be changed",
+        ));
+    }
     // The first process can be no other one while this is open.
     let init = state.open_init()?;
     let mounts = plan(global, &state, &read(file)?)?;

@@ -33,6 +33,7 @@ mod resources;
 mod rootless;
 mod seccomp;
 mod security;
+mod shared_mounts;
 mod small_memory;
 mod systemd;
 mod userns;

@@ -576,6 +576,21 @@ fn limits_on_the_memory_of_the_kernel_are_ignored_with_a_warning() {
     }
 }
 
+/// runc ignores it; crun does the same as ours.
+#[test]
+fn a_limit_on_tcp_buffers_reaches_its_file_on_v1() {
+    for runtime in Runtime::ours() {
+        let container = sleeping(runtime, &json!({"memory": {"kernelTCP": 32 << 20}}));
+        if is_v2() {
+            continue;
+        }
+        let file = "memory.kmem.tcp.limit_in_bytes";
+        assert_eq!(value(&container, file, ""), "33554432");
+        container.must(&["update", "--kernel-memory-tcp", "8m", &container.id]);
+        assert_eq!(value(&container, file, ""), "8388608");
+    }
+}
+
 /// v1's network controllers are mounted in a mount namespace of the test's own, for as long as it lasts.
 #[test]
 fn network_classes_and_priorities_reach_their_files_on_v1() {

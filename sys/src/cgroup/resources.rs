@@ -123,6 +123,8 @@ pub struct Memory {
     pub disable_oom_killer: Option<bool>,
     /// Whether children count towards the limits; only v1 on kernels before 5.11 can do otherwise.
     pub use_hierarchy: Option<bool>,
+    /// The limit of the kernel's buffers of TCP; v1 only, and not of every kernel.
+    pub kernel_tcp: Option<i64>,
     /// Refuse a limit below the present usage on v2, too, where the kernel would kill.
     pub check_before_update: bool,
 }

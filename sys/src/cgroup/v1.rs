@@ -19,6 +19,7 @@ pub(super) fn apply_memory(dir: &Path, memory: &Memory) -> Result<()> {
     if let Some(reservation) = set(memory.reservation) {
         file::write(dir, "memory.soft_limit_in_bytes", &unlimited(reservation))?;
     }
+    apply_kernel_tcp(dir, set(memory.kernel_tcp))?;
     if memory.use_hierarchy == Some(true) && file::read_number(dir, "memory.use_hierarchy")? == 0 {
         file::write(dir, "memory.use_hierarchy", "1")?;
     }
@@ -32,6 +33,17 @@ pub(super) fn apply_memory(dir: &Path, memory: &Memory) -> Result<()> {
             why: "it is 0 to 100".into(),
         }),
         None => Ok(()),
+    }
+}
+
+/// A kernel without this file counts no such buffers.
+fn apply_kernel_tcp(dir: &Path, limit: Option<i64>) -> Result<()> {
+    let Some(limit) = limit else {
+        return Ok(());
+    };
+    match file::write(dir, "memory.kmem.tcp.limit_in_bytes", &unlimited(limit)) {
+        Err(error) if error.is(Errno::ENOENT) => Ok(()),
+        result => result,
     }
 }
 

@@ -1,12 +1,13 @@
 //! The parent's side of `exec`: see [`exec_child`] for what the two sides tell each other.
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::unistd::Pid;
 use sys::cgroup::Cgroup;
 use sys::namespace::{self, NamespaceKind};
+use sys::path::Root;
 use sys::process::{Child, CloneArgs, Forked, clone3};
 
 use super::cgroup;
@@ -102,6 +103,7 @@ pub(super) fn start(request: &Request<'_>, console: Option<OwnedFd>) -> Result<C
         namespaces,
         execution: &state.exec_defaults.execution,
         doorkeeper: doorkeeper.as_ref(),
+        root: root_of(state)?,
     };
     let (first, outside) = with_affinity(plan, || give_birth(exec, &cgroup, request))?;
     let mut birth = Birth {
@@ -305,6 +307,17 @@ impl Birth {
             drop(sys::process::wait(&process.pidfd));
         }
     }
+}
+
+/// The container's root, which joining a mount namespace that it shares with others does not lead to.
+fn root_of(state: &State) -> Result<Option<OwnedFd>> {
+    if !state.shares_mounts {
+        return Ok(None);
+    }
+    // Its first process is open, so the number means no other one while the caller finds it alive.
+    let root = Root::open(Path::new(&format!("/proc/{}/root", state.init())))?;
+    drop(state.open_init()?);
+    Ok(Some(root.into()))
 }
 
 /// The namespaces of the container that are not ours already: entering one's own user namespace is an error.
