@@ -6,6 +6,7 @@
 pub mod cgroup;
 pub mod cli;
 pub mod container;
+pub mod criu;
 pub mod duration;
 pub mod error;
 pub mod exe;

@@ -100,6 +100,41 @@ const REGEX: Flag = Flag::switch(
 )
 .short('r');
 const HELP: Flag = Flag::switch("help", "show this help").short('h');
+const IMAGES: Flag = Flag::value(
+    "image-path",
+    "DIR",
+    "the directory of the images (default: checkpoint)",
+);
+const WORK: Flag = Flag::value(
+    "work-path",
+    "DIR",
+    "where criu works and writes its log (default: with the images)",
+);
+const TCP: Flag = Flag::switch("tcp-established", "allow open TCP connections");
+const UNIX: Flag = Flag::switch(
+    "ext-unix-sk",
+    "allow unix sockets that are connected to the outside",
+);
+const SHELL: Flag = Flag::switch("shell-job", "allow a terminal of the outside");
+const LAZY: Flag = Flag::switch(
+    "lazy-pages",
+    "fetch memory when it is used, with userfaultfd",
+);
+const LOCKS: Flag = Flag::switch("file-locks", "allow file locks");
+const CGROUPS: Flag = Flag::value(
+    "manage-cgroups-mode",
+    "MODE",
+    "what to do with cgroups: soft (default), full, strict or ignore",
+);
+const EMPTY: Flag = Flag::value(
+    "empty-ns",
+    "KIND",
+    "make this namespace without what was in it: network",
+);
+const DEDUP: Flag = Flag::switch(
+    "auto-dedup",
+    "punch out of the parent's images what the new ones have",
+);
 
 /// All commands, in the order of a container's life.
 pub const COMMANDS: &[Command] = &[
@@ -222,6 +257,66 @@ pub const COMMANDS: &[Command] = &[
         about: "let the processes of a paused container go on",
         details: "",
         flags: &[HELP],
+    },
+    Command {
+        name: "checkpoint",
+        operands: "ID",
+        count: (1, 1),
+        makes_processes: false,
+        about: "save a running container to disk, with criu",
+        details: "The container ends and is deleted, unless it is left running.",
+        flags: &[
+            IMAGES,
+            WORK,
+            Flag::value("parent-path", "DIR", "the images of an earlier pre-dump, relative to those of this one"),
+            Flag::switch("leave-running", "let the container go on"),
+            TCP,
+            Flag::switch("tcp-skip-in-flight", "leave out TCP connections that are not established yet"),
+            Flag::switch("link-remap", "allow files that have been deleted but still have another name"),
+            UNIX,
+            SHELL,
+            LAZY,
+            Flag::value("status-fd", "N", "descriptor that gets a zero byte once the memory can be fetched"),
+            Flag::value("page-server", "ADDRESS:PORT", "send the memory to this page server"),
+            LOCKS,
+            Flag::switch("pre-dump", "save the memory only, and let the container go on"),
+            CGROUPS,
+            EMPTY,
+            DEDUP,
+            Flag::value("network-lock", "METHOD", "how to lock the network: iptables (default), nftables or skip"),
+            HELP,
+        ],
+    },
+    Command {
+        name: "restore",
+        operands: "ID",
+        count: (1, 1),
+        makes_processes: false,
+        about: "make a container from a checkpoint, with criu",
+        details: "Waits for the end of the container and ends with its exit code, as \"run\" does.",
+        flags: &[
+            CONSOLE,
+            IMAGES,
+            WORK,
+            TCP,
+            Flag::switch("tcp-close", "close TCP connections"),
+            UNIX,
+            SHELL,
+            LOCKS,
+            CGROUPS,
+            BUNDLE,
+            CONFIG,
+            Flag::switch("detach", "return once the program runs").short('d'),
+            PID_FILE,
+            Flag::switch("no-subreaper", "do not adopt the orphans of the container"),
+            NO_PIVOT,
+            EMPTY,
+            DEDUP,
+            LAZY,
+            Flag::value("lsm-profile", "TYPE:NAME", "another profile of apparmor or selinux for the processes"),
+            Flag::value("lsm-mount-context", "CONTEXT", "another SELinux context for the mounts"),
+            HELP,
+        ],
     },
     Command {
         name: "ps",

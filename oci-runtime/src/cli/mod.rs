@@ -199,6 +199,8 @@ fn execute(global: &Global, command: &Command, parsed: &Parsed) -> Result<u8> {
         "exec" => verbs::exec::run(global, &id(parsed)?, parsed),
         "pause" => verbs::pause::pause(global, &id(parsed)?),
         "resume" => verbs::pause::resume(global, &id(parsed)?),
+        "checkpoint" => verbs::checkpoint::run(global, &id(parsed)?, parsed),
+        "restore" => verbs::restore::run(global, &id(parsed)?, parsed),
         "ps" => verbs::ps::run(global, &id(parsed)?, parsed),
         "events" => verbs::events::run(global, &id(parsed)?, parsed),
         "list" => verbs::list::run(global, parsed),

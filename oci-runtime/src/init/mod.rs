@@ -35,6 +35,7 @@ mod mounts;
 pub mod net_devices;
 mod program;
 pub mod protocol;
+pub mod restored_root;
 mod rootfs;
 mod shared_mounts;
 pub mod sources;

@@ -469,7 +469,11 @@ fn watch(child: &Child) -> Result<OwnedFd> {
         .map_err(|error| Error::new(error.to_string()))
 }
 
-fn end(pidfd: &OwnedFd) -> std::result::Result<(), String> {
+/// Kills a child and reaps it.
+///
+/// # Errors
+/// It cannot be waited for.
+pub(super) fn end(pidfd: &OwnedFd) -> std::result::Result<(), String> {
     // It may have ended by itself; all that matters is that it is reaped.
     drop(sys::process::pidfd_send_signal(pidfd, nix::libc::SIGKILL));
     match sys::process::wait(pidfd) {

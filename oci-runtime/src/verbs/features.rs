@@ -42,6 +42,7 @@ const MOST_LIKE_RUNC: &str = "1.5.0";
 
 /// Annotations that change what the runtime does, for callers that pass on those of others.
 const UNSAFE_ANNOTATIONS: &[&str] = &[
+    "org.criu.config",
     "run.oci.hooks.stderr",
     "run.oci.hooks.stdout",
     "run.oci.keep_original_groups",

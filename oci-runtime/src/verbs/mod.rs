@@ -1,4 +1,5 @@
 //! One file per OCI verb.
+pub mod checkpoint;
 pub mod create;
 pub mod delete;
 pub mod events;
@@ -11,6 +12,7 @@ pub mod pattern;
 pub mod pause;
 pub mod pidfd;
 pub mod ps;
+pub mod restore;
 pub mod run;
 pub mod spec;
 pub mod start;

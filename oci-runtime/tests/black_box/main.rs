@@ -7,6 +7,7 @@
 mod attacks;
 mod cgroup_views;
 mod cgroups;
+mod checkpoint;
 mod cli;
 mod config;
 mod delegation;
