@@ -11,6 +11,18 @@ use serde::Serialize;
 pub use parse::{BlkioEntry, NetworkInterface, Psi};
 pub use read::read;
 
+/// Every parser of this module on one text, for the fuzz target `cgroup_files`.
+#[cfg(fuzzing)]
+pub fn parse_everything(text: &str) {
+    drop((parse::psi(text), parse::keyed(text), parse::numbers(text)));
+    drop((parse::list(text), parse::per_cpu(text), parse::blkio(text)));
+    drop((
+        parse::io_stat(text),
+        parse::page_size(text),
+        parse::interfaces(text),
+    ));
+}
+
 /// Everything.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Stats {
