@@ -465,6 +465,20 @@ fn what_cannot_be_saved_or_restored_is_named() {
     }
 }
 
+/// Whoever may set it decides what criu does as root.
+#[test]
+fn the_annotation_of_criu_is_announced_as_unsafe() {
+    for runtime in Runtime::ours() {
+        let container = Container::new(runtime, "true");
+        let features: serde_json::Value =
+            serde_json::from_str(&container.must(&["features"])).unwrap();
+        let list = features["potentiallyUnsafeConfigAnnotations"]
+            .as_array()
+            .unwrap();
+        assert!(list.contains(&json!("org.criu.config")), "{list:?}");
+    }
+}
+
 /// podman asks so whether a runtime can do it at all.
 #[test]
 fn the_help_of_both_commands_is_a_success() {
