@@ -13,7 +13,7 @@ const COUNTER: &str =
 
 /// This runtime, where criu works here at all. (runc cannot save a program whose stdio are files of the host, as the
 /// harness has them.)
-fn runtimes() -> Vec<Runtime> {
+fn working() -> Vec<Runtime> {
     let all = Runtime::ours();
     let check = Command::new("criu").arg("check").output();
     let why = match check {
@@ -489,4 +489,15 @@ fn the_help_of_both_commands_is_a_success() {
             assert!(help.contains("image-path"), "{runtime:?}: {help}");
         }
     }
+}
+
+/// The same, one test at a time: two restores in one network namespace use the same names of sockets (criu 3.17).
+fn runtimes() -> impl Iterator<Item = Runtime> {
+    static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let guard = ALONE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    working().into_iter().inspect(move |_| {
+        let _held = &guard;
+    })
 }
