@@ -244,6 +244,9 @@ fn check_version(version: &str, problems: &mut Problems) {
     );
 }
 
+/// crun's annotation for old systemds in containers of hosts with cgroup v2.
+const FORCE_V1: &str = "run.oci.systemd.force_cgroup_v1";
+
 fn refuse_unsupported(spec: &Spec, problems: &mut Problems) {
     let fields = [
         (spec.vm.0, "vm"),
@@ -253,6 +256,12 @@ fn refuse_unsupported(spec: &Spec, problems: &mut Problems) {
     for (asked, field) in fields {
         problems.require(!asked, field, "not supported yet");
     }
+    let asked = spec.annotations.contains_key(FORCE_V1);
+    problems.require(
+        !asked,
+        &format!("annotations[{FORCE_V1:?}]"),
+        "not supported: a container sees the version of cgroups that its host has",
+    );
 }
 
 fn rootfs(spec: &Spec, bundle: &Path, problems: &mut Problems) -> (PathBuf, bool) {

@@ -31,6 +31,18 @@ fn a_plain_configuration_is_decided() {
 }
 
 #[test]
+fn what_is_not_supported_is_refused_by_name() {
+    let mut config = base();
+    config["annotations"] =
+        serde_json::json!({"run.oci.systemd.force_cgroup_v1": "/sys/fs/cgroup"});
+    let problems = plan(&config).unwrap_err().to_string();
+    assert!(
+        problems.contains("annotations[\"run.oci.systemd.force_cgroup_v1\"]: not supported"),
+        "{problems}"
+    );
+}
+
+#[test]
 fn every_bad_field_is_named_with_its_reason() {
     let table = [
         (
