@@ -52,7 +52,7 @@ fn request(socket: impl AsFd, what: &FromChild) -> Result<OwnedFd> {
     }
 }
 
-/// The parent's side: answers [`ask`].
+/// The parent's side: answers `ask`.
 ///
 /// # Errors
 /// The child has ended, or no process can be made.
@@ -72,7 +72,7 @@ pub fn answer(socket: impl AsFd, child: &Child, plan: &Plan, index: usize) -> Re
     serve(socket, opened).within(|| format!("mounts[{index}]"))
 }
 
-/// The parent's side: answers [`ask_root`].
+/// The parent's side: answers `ask_root`.
 ///
 /// # Errors
 /// The child has ended, or no process can be made.
