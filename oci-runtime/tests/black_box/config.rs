@@ -65,11 +65,6 @@ fn cases() -> Vec<Case> {
             "mounts[1]",
         ),
         (
-            "/linux/namespaces",
-            json!([{"type": "pid"}]),
-            "linux.namespaces",
-        ),
-        (
             "/linux/namespaces/0",
             json!({"type": "mount"}),
             "linux.namespaces[4]",

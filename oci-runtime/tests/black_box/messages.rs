@@ -103,10 +103,6 @@ fn broken_bundles() -> Vec<(Vec<(&'static str, Value)>, &'static str)> {
             "linux.namespaces[net].path: ioctl(N</etc/passwd>, NS_GET_NSTYPE): not a namespace file: invalid argument (EINVAL)",
         ),
         (
-            one("/linux/namespaces", json!([{"type": "pid"}])),
-            "config.json: linux.namespaces: a mount namespace is required",
-        ),
-        (
             one("/linux/namespaces/1", json!({"type": "pid"})),
             "config.json: linux.namespaces[1]: malformed spec file: duplicated ns \"pid\"",
         ),
