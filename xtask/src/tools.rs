@@ -44,6 +44,8 @@ const PACKAGES: &[&str] = &[
     "nginx",
     "procps",
     "util-linux",
+    "uidmap",
+    "systemd",
 ];
 
 const CRICTL: &str = "1.36.0";
