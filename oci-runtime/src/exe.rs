@@ -67,15 +67,10 @@ fn without_a_restart(plan: &Plan) -> Result<Option<Option<OwnedFd>>> {
     if protected {
         return Ok(Some(None));
     }
-    // Hooks in the container are this program's to start; somebody may look into a pid namespace that is not new; a
-    // filter that is there before it must let it start; a small limit on the size of files might not let the
-    // doorkeeper's be written; and labels are for the next program that is executed, which must be the container's.
-    let labels = [&plan.process.apparmor_profile, &plan.process.selinux_label];
+    // Hooks in the container are this program's to start; somebody may look into a pid namespace that is not new.
     let will_do = plan.hooks.start_container.is_empty()
         && plan.namespaces.is_new(NamespaceKind::Pid)
-        && init::allows_doorkeeper(plan.seccomp.as_ref(), &plan.process)
-        && !plan.process.limits("RLIMIT_FSIZE")
-        && labels.iter().all(|label| label.is_empty());
+        && init::allows_doorkeeper(plan.seccomp.as_ref(), &plan.process);
     if !will_do {
         return Ok(None);
     }

@@ -1,4 +1,5 @@
 //! What must be taken back when a later step fails.
+use crate::error::Result as StepResult;
 
 /// One step back: what it undoes, and how.
 type Step<'a> = (&'static str, Box<dyn FnOnce() -> Result<(), String> + 'a>);
@@ -29,6 +30,27 @@ impl<'a> Undo<'a> {
             }
         }
         problems
+    }
+}
+
+/// Takes these steps; where one fails, everything that was made is taken back, and what could not be is part of the
+/// error.
+///
+/// # Errors
+/// As the steps.
+pub fn attempt<'a, T>(steps: impl FnOnce(&mut Undo<'a>) -> StepResult<T>) -> StepResult<T> {
+    let mut undo = Undo::default();
+    match steps(&mut undo) {
+        Ok(made) => {
+            undo.keep();
+            Ok(made)
+        }
+        Err(mut error) => {
+            for problem in undo.run() {
+                error.message = format!("{} ({problem})", error.message);
+            }
+            Err(error)
+        }
     }
 }
 

@@ -160,7 +160,7 @@ fn steps(exec: Exec<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
     // 10. Only now into the pid namespace: nothing is left here that the container must not see.
     if namespaces.contains(CloneFlags::CLONE_NEWPID) {
         filter.load_before_birth(preserved)?;
-        be_born(&socket)?;
+        be_born(&socket, "making the process in the container")?;
     }
     // 11. What belongs to one process only. The limits last, since they could have kept it from being born.
     sys::process::setsid()?;
@@ -183,12 +183,16 @@ fn steps(exec: Exec<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
 }
 
 /// Continues as a sibling: a child of the same parent, in the namespaces that children of this process get.
-fn be_born(socket: &OwnedFd) -> Result<()> {
+/// `doing` is for the error.
+///
+/// # Errors
+/// `EAGAIN` at a limit of processes.
+pub(super) fn be_born(socket: &OwnedFd, doing: &str) -> Result<()> {
     let args = CloneArgs {
         sibling: true,
         ..CloneArgs::default()
     };
-    match clone3(&args).within(|| "making the process in the container".to_owned())? {
+    match clone3(&args).within(|| doing.to_owned())? {
         Forked::Child => Ok(()),
         Forked::Parent(born) => {
             // A parent that cannot be told has ended, and the new process sees that as well.

@@ -172,23 +172,24 @@ fn allows_birth(program: &[Instruction]) -> bool {
     AFTER_BIRTH.iter().all(allowed) && (clone3 == Some(action::ALLOW) || clone3 == unknown)
 }
 
-/// Whether a container's first process can become the doorkeeper: not where a filter is there before that, and forbids
-/// it.
+/// Whether a process can become the doorkeeper: not where a filter is there before that and forbids it, where a small
+/// limit on the size of files might not let the doorkeeper's be written, nor with a label, which is for the next program
+/// that is executed.
 pub fn allows_doorkeeper(plan: Option<&SeccompPlan>, process: &ProcessPlan) -> bool {
     let filter = Filter::new(plan, process);
     let early = plan.filter(|_| filter.is_early());
+    let labels = [&process.apparmor_profile, &process.selinux_label];
     early.is_none_or(|plan| answer(&plan.program, "execveat") == Some(action::ALLOW))
+        && !process.limits("RLIMIT_FSIZE")
+        && labels.iter().all(|label| label.is_empty())
 }
 
-/// Whether a process of `exec` can come into the container's pid namespace as the doorkeeper, who can do nothing before
-/// the program but what every process needs: no limits that keep it from being born, no scheduler that children do not
-/// inherit, no descriptors that are announced with its own id, no filter that must be there before, and no label, which
-/// is for the next program that is executed.
+/// The same for a process of `exec`, which comes into the container's pid namespace as the doorkeeper and can do nothing
+/// there before the program but what every process needs: no limit that keeps it from being born, no scheduler that
+/// children do not inherit, and no filter that must be there before.
 pub fn allows_doorkeeper_in_exec(plan: Option<&SeccompPlan>, process: &ProcessPlan) -> bool {
-    let labels = [&process.apparmor_profile, &process.selinux_label];
-    !Filter::new(plan, process).is_early()
-        && labels.iter().all(|label| label.is_empty())
-        && !process.limits("RLIMIT_FSIZE")
+    allows_doorkeeper(plan, process)
+        && !Filter::new(plan, process).is_early()
         && !process.limits("RLIMIT_NPROC")
         && process.scheduler.is_none_or(|one| one.is_inherited())
 }

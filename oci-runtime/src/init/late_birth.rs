@@ -17,11 +17,11 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use sys::mount::FsContext;
 use sys::namespace::NamespaceKind;
-use sys::process::{Child, CloneArgs, Forked, clone3};
+use sys::process::Child;
 
-use super::console;
-use super::protocol::{self, FromChild, ToChild};
-use crate::error::{Error, Result, Within};
+use super::protocol::{self, ToChild};
+use super::{console, exec_child};
+use crate::error::{Error, Result};
 use crate::plan::{MountSource, Plan};
 use crate::state::State;
 
@@ -64,32 +64,17 @@ pub(super) fn adapt(plan: &Plan, pid: &OwnedFd) -> Plan {
 /// # Errors
 /// A limit of processes; the parent has ended.
 pub(super) fn be_born(socket: &OwnedFd, state: &mut State, terminal: bool) -> Result<()> {
-    let args = CloneArgs {
-        sibling: true,
-        ..CloneArgs::default()
+    exec_child::be_born(socket, "making the first process")?;
+    let ToChild::Go(_) = protocol::hear_parent(socket)? else {
+        return Err(Error::new("expected Go"));
     };
-    match clone3(&args).within(|| "making the first process".to_owned())? {
-        Forked::Parent(born) => {
-            // A parent that cannot be told has ended, and the new process sees that as well.
-            drop(protocol::tell_parent(
-                socket,
-                &FromChild::Pid(born.pid.as_raw()),
-            ));
-            sys::process::exit_now(0)
-        }
-        Forked::Child => {
-            let ToChild::Go(_) = protocol::hear_parent(socket)? else {
-                return Err(Error::new("expected Go"));
-            };
-            // As the hooks in the container see it.
-            state.pid = nix::unistd::getpid().as_raw();
-            sys::process::setsid()?;
-            if terminal {
-                console::take_control()?;
-            }
-            Ok(())
-        }
+    // As the hooks in the container see it.
+    state.pid = nix::unistd::getpid().as_raw();
+    sys::process::setsid()?;
+    if terminal {
+        console::take_control()?;
     }
+    Ok(())
 }
 
 /// The parent's side: what an intermediate has made is the first process from here on.

@@ -24,7 +24,7 @@ use crate::seccomp::listener;
 use crate::spec::Spec;
 use crate::state::{self, State, Status};
 use crate::systemd::Making;
-use crate::undo::Undo;
+use crate::undo::{self, Undo};
 use crate::verbs::notify;
 use crate::verbs::pidfd::{self, Receivers};
 
@@ -263,19 +263,7 @@ pub fn create(
     options: &Options,
     console: Option<OwnedFd>,
 ) -> Result<Created> {
-    let mut undo = Undo::default();
-    match steps(global, id, plan, options, console, &mut undo) {
-        Ok(created) => {
-            undo.keep();
-            Ok(created)
-        }
-        Err(mut error) => {
-            for problem in undo.run() {
-                error.message = format!("{} ({problem})", error.message);
-            }
-            Err(error)
-        }
-    }
+    undo::attempt(|undo| steps(global, id, plan, options, console, undo))
 }
 
 fn steps<'a>(

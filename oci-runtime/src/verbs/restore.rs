@@ -19,7 +19,7 @@ use crate::init::restored_root;
 use crate::plan::Plan;
 use crate::state::{self, State, Status};
 use crate::systemd::Making;
-use crate::undo::Undo;
+use crate::undo::{self, Undo};
 use crate::verbs::checkpoint::{need_version, path_bytes};
 use crate::verbs::create::{self, Created, Options};
 use crate::verbs::delete;
@@ -112,19 +112,7 @@ fn restore(
     wanted: &Wanted<'_>,
     console: Option<OwnedFd>,
 ) -> Result<Created> {
-    let mut undo = Undo::default();
-    match steps(global, id, wanted, console, &mut undo) {
-        Ok(created) => {
-            undo.keep();
-            Ok(created)
-        }
-        Err(mut error) => {
-            for problem in undo.run() {
-                error.message = format!("{} ({problem})", error.message);
-            }
-            Err(error)
-        }
-    }
+    undo::attempt(|undo| steps(global, id, wanted, console, undo))
 }
 
 fn steps<'a>(
