@@ -71,7 +71,10 @@ impl NetworkList {
         }
         NetworkList::assemble(
             &options.name,
-            vec![("bridge", bridge)],
+            vec![
+                ("bridge", bridge),
+                ("portmap", json!({"capabilities": {"portMappings": true}})),
+            ],
             &[(BUILTIN_KEY, true.into())],
         )
     }

@@ -271,3 +271,76 @@ fn a_cache_entry_of_libcni_is_read_and_ours_has_the_same_fields() {
     let output = cnitool(&world, "del", "cnitool-c", &pod, &world.path("bin"));
     assert!(output.status.success(), "{output:?}");
 }
+
+/// As [`cnitool`], with capability arguments as libcni hands them on in `runtimeConfig`.
+fn cnitool_with(world: &World, verb: &str, netns: &Path, bin_dir: &Path, ports: &Value) -> Output {
+    let tool = reference_dir().unwrap().join("cnitool");
+    let mut command = Command::new(tool);
+    command
+        .args([verb, "ports"])
+        .arg(netns)
+        .env("CNI_PATH", bin_dir)
+        .env("CAP_ARGS", json!({"portMappings": ports}).to_string())
+        .env("NETCONFPATH", world.path("net.d"));
+    world.host.run(|| command.output()).expect("run cnitool")
+}
+
+#[test]
+fn our_portmap_under_libcni_does_what_the_reference_does() {
+    let Some(reference) = reference_dir().filter(|_| is_root()) else {
+        return;
+    };
+    let mut answers = Vec::new();
+    for theirs in [true, false] {
+        let world = World::new();
+        let mut conf = world.conflist("ports", "10.202.7.0/24", json!({}));
+        conf["plugins"].as_array_mut().unwrap().push(json!({
+            "type": "portmap", "capabilities": {"portMappings": true}, "backend": "nftables",
+        }));
+        write_conflist(&world, &conf);
+        let mixed = world.path("mixed");
+        std::fs::create_dir(&mixed).unwrap();
+        for name in ["bridge", "host-local"] {
+            std::os::unix::fs::symlink(davit_cni(), mixed.join(name)).unwrap();
+        }
+        let portmap = if theirs {
+            reference.join("portmap")
+        } else {
+            davit_cni().into()
+        };
+        std::os::unix::fs::symlink(portmap, mixed.join("portmap")).unwrap();
+
+        let pod = world.pod();
+        let echo = NetNs::open(&pod)
+            .unwrap()
+            .run(|| Echo::listen("0.0.0.0".parse().unwrap()))
+            .unwrap();
+        let ports = json!([
+            {"hostPort": 12000, "containerPort": echo.address.port(), "protocol": "tcp"},
+            {"hostPort": 12001, "containerPort": echo.address.port(), "protocol": "tcp", "hostIP": "127.0.0.1"},
+        ]);
+        let mut result = result_of(&cnitool_with(&world, "add", &pod, &mixed, &ports));
+        let seen = world.host.run(|| {
+            ["127.0.0.1:12000", "10.202.7.1:12000", "127.0.0.1:12001"]
+                .map(|at| seen_from(at.parse().unwrap()))
+        });
+        let from_itself = NetNs::open(&pod)
+            .unwrap()
+            .run(|| seen_from("10.202.7.1:12000".parse().unwrap()))
+            .unwrap();
+        let checked = cnitool_with(&world, "check", &pod, &mixed, &ports);
+        let refused = world
+            .host
+            .run(|| std::net::TcpStream::connect("10.202.7.1:12001").is_err());
+        let output = cnitool_with(&world, "del", &pod, &mixed, &ports);
+        assert!(output.status.success(), "{output:?}");
+        let gone = world
+            .host
+            .run(|| std::net::TcpStream::connect("10.202.7.1:12000").is_err());
+        // Names and addresses of links differ by namespace.
+        result["interfaces"] = Value::Null;
+        answers.push((result, seen, from_itself, refused, gone));
+        drop(checked);
+    }
+    assert_eq!(answers[0], answers[1], "the reference's and ours");
+}

@@ -66,7 +66,7 @@ fn a_person_who_tries_it_learns_what_it_is() {
     assert_eq!(wrong.status.code(), Some(64));
     assert_eq!(
         String::from_utf8_lossy(&wrong.stderr),
-        "davit-cni: no plugin \"macvlan\"; there are bridge, host-local, loopback\n"
+        "davit-cni: no plugin \"macvlan\"; there are bridge, host-local, loopback, portmap\n"
     );
     assert_eq!(command(&[]).status.code(), Some(64));
 }

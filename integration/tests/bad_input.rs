@@ -53,12 +53,12 @@ fn broken_pods_and_containers_are_refused_with_the_field_s_name() {
     let pod_id = node.crictl().run_pod(&good);
 
     let mut host_port = pod("port", node.dir());
-    host_port["port_mappings"] = json!([{"container_port": 80, "host_port": 8080}]);
+    host_port["port_mappings"] = json!([{"container_port": 80, "host_port": 65536}]);
     refused(
         &mut node,
         "a host port",
-        "Unimplemented",
-        &["port_mappings"],
+        "InvalidArgument",
+        &["port_mappings[0].host_port", "65536"],
         |node| {
             let file = node.crictl().file("port.json", &host_port);
             node.crictl().run(&["runp", &file])

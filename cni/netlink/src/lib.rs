@@ -9,6 +9,7 @@
 
 mod address;
 mod attr;
+mod conntrack;
 mod error;
 mod link;
 pub mod nft;
@@ -16,6 +17,7 @@ mod route;
 mod socket;
 
 pub use address::Address;
+pub use conntrack::{Conntrack, Flow};
 pub use error::{Error, Result};
 pub use link::{Bridge, Link, LinkChange, Mac, PortFlags, Veth, VethEnd};
 pub use route::{Route, RouteSpec};

@@ -87,6 +87,22 @@ impl Rtnl {
         )
     }
 
+    /// The route that a packet to `destination` would take from here.
+    ///
+    /// # Errors
+    /// `ENETUNREACH` if there is none.
+    pub fn route_to(&mut self, destination: IpAddr) -> Result<Option<Route>> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family(destination);
+        message.header.destination_prefix_length = if destination.is_ipv4() { 32 } else { 128 };
+        message
+            .attributes
+            .push(RouteAttribute::Destination(RouteAddress::from(destination)));
+        let about = About::new(format!("route to {destination}"), "RTM_GETROUTE");
+        let answer = self.socket.get(RTM_GETROUTE, &bytes(&message), &about)?;
+        Ok(read(&answer))
+    }
+
     /// Deletes a route over a link.
     ///
     /// # Errors

@@ -451,13 +451,13 @@ fn rules_are_read_by_nft_as_they_were_meant() {
             },
         );
     let net = "10.8.0.0/16".parse().unwrap();
-    let v4 = Expr::is_ipv4();
+    let v4 = Expr::is_family_of("0.0.0.0".parse().unwrap());
     batch.add_rule(
         TABLE,
         "masq",
         &[
             v4.clone(),
-            Expr::ipv4_goes_to(net),
+            Expr::goes_to(net),
             vec![Expr::Verdict(Verdict::Return)],
         ]
         .concat(),
@@ -473,7 +473,10 @@ fn rules_are_read_by_nft_as_they_were_meant() {
         "out",
         &[
             v4.clone(),
-            vec![Expr::ipv4_source(), Expr::VerdictMap("to".to_owned())],
+            vec![
+                Expr::source("0.0.0.0".parse().unwrap()),
+                Expr::VerdictMap("to".to_owned()),
+            ],
         ]
         .concat(),
     );
@@ -481,13 +484,13 @@ fn rules_are_read_by_nft_as_they_were_meant() {
         address: "10.8.0.2".parse().unwrap(),
         port: Some(8080),
     };
-    let host: ipnet::Ipv4Net = "192.0.2.1/32".parse().unwrap();
+    let host: ipnet::IpNet = "192.0.2.1/32".parse().unwrap();
     batch.add_rule(
         TABLE,
         "in",
         &[
             v4,
-            Expr::ipv4_goes_to(host),
+            Expr::goes_to(host),
             vec![Expr::Meta(MetaKey::Transport), Expr::Equal(vec![6]), dnat],
         ]
         .concat(),
@@ -521,7 +524,8 @@ fn rules_are_read_by_nft_as_they_were_meant() {
         [Element {
             key: vec![10, 8, 0, 0],
             end: None,
-            verdict: Some(Verdict::Goto("masq".to_owned()))
+            verdict: Some(Verdict::Goto("masq".to_owned())),
+            ..Element::default()
         }]
     );
 }

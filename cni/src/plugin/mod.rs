@@ -5,10 +5,12 @@
 
 mod bridge;
 mod failure;
+mod gc;
 mod hash;
 mod host_local;
 mod ipam;
 mod loopback;
+mod portmap;
 mod request;
 mod sysctl;
 
@@ -24,7 +26,7 @@ pub(crate) use request::Request;
 use crate::version::{SUPPORTED_VERSIONS, Version};
 
 /// The plugins that the multi-call binary holds.
-pub const NAMES: [&str; 3] = ["bridge", "host-local", "loopback"];
+pub const NAMES: [&str; 4] = ["bridge", "host-local", "loopback", "portmap"];
 
 /// Runs the plugin `name` and gives its exit code.
 ///
@@ -80,6 +82,11 @@ fn dispatch(name: &str, request: &Request) -> Result<Option<Value>, Failure> {
         ("loopback", "ADD") => loopback::add(request).map(Some),
         ("loopback", "DEL") => loopback::del(request).map(|()| None),
         ("loopback", "STATUS") => Ok(None),
+        ("portmap", "ADD") => portmap::add(request).map(Some),
+        ("portmap", "DEL") => portmap::del(request).map(|()| None),
+        ("portmap", "CHECK") => portmap::check(request).map(|()| None),
+        ("portmap", "STATUS") => portmap::status(request).map(|()| None),
+        ("portmap", "GC") => portmap::collect(request).map(|()| None),
         (_, command @ ("CHECK" | "GC")) => Err(Failure::environment(format!(
             "plugin {name} does not support the verb {command}"
         ))),

@@ -1,8 +1,10 @@
 //! The pods' network, by CNI.
 
+mod attachment;
+
 use std::path::{Path, PathBuf};
 
-use cni::{Attachment, BuiltinOptions, Executor, NetworkList};
+use cni::{BuiltinOptions, Executor, NetworkList};
 
 use crate::config::NetworkConfig;
 use crate::error::{Error, Result};
@@ -89,22 +91,14 @@ impl Network {
     /// Connects the pod whose network namespace is pinned at `netns`; the answer is its addresses.
     pub(crate) fn attach(&self, pod: &PodRecord, netns: &Path) -> Result<Vec<String>> {
         let network = self.current()?;
-        let meta = &pod.config.metadata;
-        let attachment = Attachment::new(&pod.id)
-            .in_netns(netns)
-            .named(INTERFACE)
-            .with_arg("IgnoreUnknown", "1")
-            .with_arg("K8S_POD_NAMESPACE", &meta.namespace)
-            .with_arg("K8S_POD_NAME", &meta.name)
-            .with_arg("K8S_POD_INFRA_CONTAINER_ID", &pod.id)
-            .with_arg("K8S_POD_UID", &meta.uid)
-            // The namespace goes with the pod: a plugin that knows this need not wait for the kernel to
-            // unregister a link.
-            .with_capability("netnsDies", serde_json::Value::Bool(true))
-            .with_capability(
-                "io.kubernetes.cri.pod-annotations",
-                serde_json::json!(pod.config.annotations),
+        let attachment = attachment::of(pod, netns, INTERFACE)?;
+        for ignored in attachment::ignored(&attachment, &network) {
+            tracing::warn!(
+                pod.id = pod.id,
+                "{ignored}: no plugin of network {:?} takes it, so it has no effect",
+                network.name()
             );
+        }
         let result = self.executor.add(&network, &attachment).map_err(|error| {
             failed(
                 format!("connect the pod to network {:?}", network.name()),

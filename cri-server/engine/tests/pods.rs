@@ -139,12 +139,12 @@ async fn wrong_requests_name_their_field_and_leave_nothing() {
         ),
         (
             "host port",
-            Kind::Unsupported,
+            Kind::InvalidArgument,
             "port_mappings[0].host_port",
             Box::new(|pod| {
                 pod.port_mappings = vec![PortMapping {
                     container_port: 80,
-                    host_port: 8080,
+                    host_port: 65536,
                     ..Default::default()
                 }];
             }),

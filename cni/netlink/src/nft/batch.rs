@@ -6,7 +6,7 @@ use super::object::{Chain, Element, Set, Table};
 use crate::attr::Writer;
 use crate::error::{Error, Result};
 use crate::socket::{
-    About, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST, Socket, frame, outcome,
+    About, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, Socket, frame, outcome,
 };
 
 const SUBSYS_NFTABLES: u16 = 10;
@@ -15,6 +15,9 @@ const BATCH_END: u16 = 0x11;
 const NLMSG_ERROR: u16 = 2;
 /// Another transaction was committed while ours was being checked, too often in a row.
 const MAX_TRIES: usize = 8;
+
+/// As long as `nft` reads comments.
+const MAX_COMMENT: usize = 127;
 
 pub(crate) const NEWTABLE: u16 = 0;
 const DELTABLE: u16 = 2;
@@ -67,7 +70,7 @@ impl Nft {
     pub fn commit(&mut self, batch: &Batch) -> Result<()> {
         let mut tries = 0;
         loop {
-            match self.commit_once(batch) {
+            match self.commit_once(batch, None) {
                 // The kernel repeats by itself and gives up only under a storm of transactions.
                 Err(e)
                     if matches!(e.errno, Errno::EAGAIN | Errno::ERESTART | Errno::EINTR)
@@ -80,18 +83,29 @@ impl Nft {
         }
     }
 
-    fn commit_once(&mut self, batch: &Batch) -> Result<()> {
+    /// As [`Nft::commit`], if nobody has changed any table since [`Nft::generation`] said `generation`; false if
+    /// somebody has, and then nothing was done.
+    ///
+    /// # Errors
+    /// As [`Nft::commit`].
+    pub fn commit_unless_changed(&mut self, batch: &Batch, generation: u32) -> Result<bool> {
+        match self.commit_once(batch, Some(generation)) {
+            Ok(()) => Ok(true),
+            Err(e) if matches!(e.errno, Errno::ERESTART | Errno::EAGAIN) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn commit_once(&mut self, batch: &Batch, generation: Option<u32>) -> Result<()> {
         let whole = About::new(
             "nftables",
             format!("transaction of {} steps", batch.steps.len()),
         );
         let begin = self.socket.take_seq();
-        let mut bytes = frame(
-            BATCH_BEGIN,
-            NLM_F_REQUEST,
-            begin,
-            &nfgenmsg(0, SUBSYS_NFTABLES),
-        );
+        let start = Writer::with_header(&nfgenmsg(0, SUBSYS_NFTABLES));
+        // NFNL_BATCH_GENID
+        let start = generation.into_iter().fold(start, |w, id| w.be32(1, id));
+        let mut bytes = frame(BATCH_BEGIN, NLM_F_REQUEST, begin, &start.into_bytes());
         let mut waiting = Vec::with_capacity(batch.steps.len());
         for step in &batch.steps {
             let seq = self.socket.take_seq();
@@ -257,6 +271,21 @@ impl Batch {
         self.step(NEWSETELEM, NLM_F_CREATE, w, about)
     }
 
+    /// Adds an element whose key must not be there: `EEXIST` if it is, whatever it leads to.
+    pub fn add_new_element(
+        &mut self,
+        table: Table<'_>,
+        set: &str,
+        element: &Element,
+    ) -> &mut Batch {
+        let w = elements(table, set, element);
+        let about = About::new(
+            set_named(table, set),
+            format!("NFT_MSG_NEWSETELEM({:?}, new)", element.key),
+        );
+        self.step(NEWSETELEM, NLM_F_CREATE | NLM_F_EXCL, w, about)
+    }
+
     /// Deletes an element.
     pub fn delete_element(&mut self, table: Table<'_>, set: &str, element: &Element) -> &mut Batch {
         let w = elements(table, set, element);
@@ -287,8 +316,13 @@ fn elements(table: Table<'_>, set: &str, element: &Element) -> Writer {
         .nested(3, |list| {
             let list = list.nested(LIST_ELEM, |w| {
                 let w = w.nested(1, |k| k.bytes(DATA_VALUE, &element.key));
-                match &element.verdict {
-                    Some(verdict) => w.nested(2, |d| verdict.write(d)),
+                let w = match (&element.verdict, &element.data) {
+                    (Some(verdict), _) => w.nested(2, |d| verdict.write(d)),
+                    (None, Some(data)) => w.nested(2, |d| d.bytes(DATA_VALUE, data)),
+                    (None, None) => w,
+                };
+                match &element.comment {
+                    Some(comment) => w.bytes(6, &comment_data(comment)),
                     None => w,
                 }
             });
@@ -302,8 +336,23 @@ fn elements(table: Table<'_>, set: &str, element: &Element) -> Writer {
         })
 }
 
+/// Words beside an element, in the form of `libnftnl`: kind 0, a length, text that ends with NUL. Too long ones are
+/// cut: the kernel takes 256 bytes.
+fn comment_data(comment: &str) -> Vec<u8> {
+    let mut text = comment.as_bytes().to_vec();
+    text.truncate(MAX_COMMENT);
+    text.push(0);
+    let len = u8::try_from(text.len()).unwrap_or(u8::MAX);
+    [vec![0, len], text].concat()
+}
+
 pub(crate) fn subsystem(kind: u16) -> u16 {
-    (SUBSYS_NFTABLES << 8) | kind
+    subsystem_of(SUBSYS_NFTABLES, kind)
+}
+
+/// The type of a netfilter message.
+pub(crate) fn subsystem_of(subsystem: u16, kind: u16) -> u16 {
+    (subsystem << 8) | kind
 }
 
 /// `struct nfgenmsg`: family, version 0, and a resource id in network byte order.

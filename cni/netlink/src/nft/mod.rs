@@ -11,8 +11,9 @@ mod object;
 mod read;
 
 pub use batch::{Batch, Nft};
-pub use expr::{CtKey, Expr, MetaKey, Verdict};
-pub use object::{Chain, ChainKind, Element, Hook, Set, SetData, SetKey, Table};
+pub(crate) use batch::{nfgenmsg, subsystem_of};
+pub use expr::{CtKey, Expr, KeyPart, MetaKey, Verdict};
+pub use object::{Chain, ChainKind, Element, Hook, Set, SetData, SetKey, Table, part};
 
 /// The packets that a table sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,7 +1,7 @@
 //! Tables, chains, sets and elements as they are described to the kernel.
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use super::Family;
 use super::expr::Verdict;
@@ -68,8 +68,16 @@ pub struct Set<'a> {
 pub enum SetKey {
     /// An IPv4 address.
     Ipv4,
+    /// An IPv6 address.
+    Ipv6,
     /// A port.
     Port,
+    /// A transport protocol and a port.
+    TransportPort,
+    /// An IPv4 address, a transport protocol and a port.
+    Ipv4TransportPort,
+    /// An IPv6 address, a transport protocol and a port.
+    Ipv6TransportPort,
 }
 
 /// The type of a map's data.
@@ -79,10 +87,14 @@ pub enum SetData {
     Verdict,
     /// An IPv4 address.
     Ipv4,
+    /// An IPv4 address and a port.
+    Ipv4Port,
+    /// An IPv6 address and a port.
+    Ipv6Port,
 }
 
 /// An element of a set or map.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Element {
     /// Its key, or the first key of its range, as bytes on the wire.
     pub key: Vec<u8>,
@@ -90,19 +102,43 @@ pub struct Element {
     pub end: Option<Vec<u8>>,
     /// What a verdict map gives.
     pub verdict: Option<Verdict>,
+    /// What another map gives, as bytes on the wire.
+    pub data: Option<Vec<u8>>,
+    /// Words that stand with it, for people and for whoever cleans up: up to 127 bytes.
+    pub comment: Option<String>,
 }
 
 impl Element {
     /// The addresses of a subnet, for a set of intervals.
     #[must_use]
-    pub fn subnet(net: Ipv4Net) -> Element {
-        let after = u32::from(net.broadcast())
-            .checked_add(1)
-            .map(|next| Ipv4Addr::from(next).octets().to_vec());
+    pub fn subnet(net: IpNet) -> Element {
+        let (key, end) = match net {
+            IpNet::V4(v4) => (
+                v4.network().octets().to_vec(),
+                u32::from(v4.broadcast())
+                    .checked_add(1)
+                    .map(|next| Ipv4Addr::from(next).octets().to_vec()),
+            ),
+            IpNet::V6(v6) => (
+                v6.network().octets().to_vec(),
+                u128::from(v6.broadcast())
+                    .checked_add(1)
+                    .map(|next| Ipv6Addr::from(next).octets().to_vec()),
+            ),
+        };
         Element {
-            key: net.network().octets().to_vec(),
-            end: after,
-            verdict: None,
+            key,
+            end,
+            ..Element::default()
+        }
+    }
+
+    /// A single key, for a set without intervals.
+    #[must_use]
+    pub fn key(key: Vec<u8>) -> Element {
+        Element {
+            key,
+            ..Element::default()
         }
     }
 
@@ -110,6 +146,20 @@ impl Element {
     #[must_use]
     pub fn to(mut self, verdict: Verdict) -> Element {
         self.verdict = Some(verdict);
+        self
+    }
+
+    /// The same element with data, for a map of another kind.
+    #[must_use]
+    pub fn with_data(mut self, data: Vec<u8>) -> Element {
+        self.data = Some(data);
+        self
+    }
+
+    /// The same element with words beside it.
+    #[must_use]
+    pub fn with_comment(mut self, comment: impl Into<String>) -> Element {
+        self.comment = Some(comment.into());
         self
     }
 }
@@ -136,12 +186,33 @@ impl Hook {
     }
 }
 
+/// The numbers by which `nft` knows types, so that it can print what it finds.
+const IPV4: u32 = 7;
+const IPV6: u32 = 8;
+const TRANSPORT: u32 = 12;
+const PORT: u32 = 13;
+
+/// As `nft` numbers types of several parts: six bits each.
+const fn several(parts: &[u32]) -> u32 {
+    let mut kind = 0;
+    let mut at = 0;
+    while at < parts.len() {
+        kind = kind << 6 | parts[at];
+        at += 1;
+    }
+    kind
+}
+
 impl SetKey {
     /// The number by which `nft` knows how to print the key, and its length in bytes.
     pub(crate) fn kind_and_len(self) -> (u32, u32) {
         match self {
-            SetKey::Ipv4 => (7, 4),
-            SetKey::Port => (13, 2),
+            SetKey::Ipv4 => (IPV4, 4),
+            SetKey::Ipv6 => (IPV6, 16),
+            SetKey::Port => (PORT, 2),
+            SetKey::TransportPort => (several(&[TRANSPORT, PORT]), 8),
+            SetKey::Ipv4TransportPort => (several(&[IPV4, TRANSPORT, PORT]), 12),
+            SetKey::Ipv6TransportPort => (several(&[IPV6, TRANSPORT, PORT]), 24),
         }
     }
 }
@@ -151,8 +222,37 @@ impl SetData {
     pub(crate) fn kind_and_len(self) -> (u32, Option<u32>) {
         match self {
             SetData::Verdict => (0xffff_ff00, None),
-            SetData::Ipv4 => (7, Some(4)),
+            SetData::Ipv4 => (IPV4, Some(4)),
+            SetData::Ipv4Port => (several(&[IPV4, PORT]), Some(8)),
+            SetData::Ipv6Port => (several(&[IPV6, PORT]), Some(20)),
         }
+    }
+}
+
+/// The parts of keys and data of several parts, as bytes on the wire: each takes whole words.
+pub mod part {
+    use super::IpAddr;
+
+    /// An address.
+    #[must_use]
+    pub fn address(address: IpAddr) -> Vec<u8> {
+        match address {
+            IpAddr::V4(v4) => v4.octets().to_vec(),
+            IpAddr::V6(v6) => v6.octets().to_vec(),
+        }
+    }
+
+    /// A transport protocol.
+    #[must_use]
+    pub fn transport(protocol: u8) -> Vec<u8> {
+        vec![protocol, 0, 0, 0]
+    }
+
+    /// A port.
+    #[must_use]
+    pub fn port(port: u16) -> Vec<u8> {
+        let [high, low] = port.to_be_bytes();
+        vec![high, low, 0, 0]
     }
 }
 

@@ -10,6 +10,7 @@ use crate::socket::About;
 
 const GETTABLE: u16 = 1;
 const GETSETELEM: u16 = 13;
+const GETGEN: u16 = 16;
 /// `struct nfgenmsg`.
 const NFGEN: usize = 4;
 
@@ -28,6 +29,24 @@ impl Nft {
             .filter_map(|m| find(m.payload.get(NFGEN..)?, 1))
             .map(|name| as_text(&name))
             .collect())
+    }
+
+    /// The number of the last change of any table, for [`Nft::commit_unless_changed`].
+    ///
+    /// # Errors
+    /// The kernel refused the question.
+    pub fn generation(&mut self) -> Result<u32> {
+        let about = About::new("nftables", "NFT_MSG_GETGEN");
+        let answer = self
+            .socket
+            .get(subsystem(GETGEN), &nfgenmsg(0, 0), &about)?;
+        answer
+            .payload
+            .get(NFGEN..)
+            .and_then(|payload| as_be32(&find(payload, 1)?))
+            .ok_or_else(|| {
+                crate::Error::unusable(&about.object, &about.call, "a generation without number")
+            })
     }
 
     /// The elements of a set or map, without the ends of intervals; none if the set or its table is not there.
@@ -60,12 +79,16 @@ impl Nft {
 
 fn read(element: &[u8]) -> Option<Element> {
     const INTERVAL_END: u32 = 1;
-    let (mut key, mut verdict) = (None, None);
+    let (mut key, mut verdict, mut data, mut comment) = (None, None, None, None);
     for (kind, value) in attributes(element) {
         match kind {
             1 => key = find(&value, DATA_VALUE),
-            2 => verdict = find(&value, DATA_VERDICT).and_then(|v| read_verdict(&v)),
+            2 => {
+                verdict = find(&value, DATA_VERDICT).and_then(|v| read_verdict(&v));
+                data = find(&value, DATA_VALUE);
+            }
             3 if as_be32(&value)? & INTERVAL_END != 0 => return None,
+            6 => comment = read_comment(&value),
             _ => {}
         }
     }
@@ -73,7 +96,21 @@ fn read(element: &[u8]) -> Option<Element> {
         key: key?,
         end: None,
         verdict,
+        data,
+        comment,
     })
+}
+
+/// The first text (kind 0) among kinds, lengths and values of one byte each.
+fn read_comment(mut data: &[u8]) -> Option<String> {
+    loop {
+        let (&[kind, len], rest) = data.split_first_chunk::<2>()?;
+        let value = rest.get(..usize::from(len))?;
+        if kind == 0 {
+            return Some(as_text(value));
+        }
+        data = rest.get(usize::from(len)..)?;
+    }
 }
 
 fn read_verdict(value: &[u8]) -> Option<Verdict> {

@@ -4,15 +4,17 @@
 //! ```text
 //! table inet davit {
 //!   map subnets { type ipv4_addr : verdict; flags interval; elements = { 10.89.0.0/16 : goto masq-davit-10.89.0.0/16 } }
+//!   map subnets6 { type ipv6_addr : verdict; flags interval; }
 //!   chain masq-davit-10.89.0.0/16 { ip daddr 10.89.0.0/16 return; ip daddr 224.0.0.0/4 return; counter masquerade }
-//!   chain postrouting { type nat hook postrouting priority srcnat; ip saddr vmap @subnets }
+//!   chain postrouting { type nat hook postrouting priority srcnat; ip saddr vmap @subnets; ip6 saddr vmap @subnets6 }
 //! }
 //! ```
+//! A chain of an IPv6 subnet has `.` for each `:` in its name, which `nft` cannot read in one.
 //! A packet is looked up once however many networks there are, and containers come and go without any change: a
 //! network's element and chain are made in one transaction by its first container.
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use netlink::nft::{
     Batch, Chain, ChainKind, Element, Expr, Family, Hook, Nft, Set, SetData, SetKey, Table, Verdict,
 };
@@ -25,13 +27,14 @@ const TABLE: Table<'static> = Table {
 };
 // Not "masquerade": that is a word of nft's language, and a person could not name the map on its command line.
 const MAP: &str = "subnets";
+const MAP6: &str = "subnets6";
 const BASE_CHAIN: &str = "postrouting";
 /// `NF_IP_PRI_NAT_SRC`, where `nft` says `srcnat`.
 const SOURCE_NAT: i32 = 100;
 const PREFIX: &str = "masq-";
 
 /// Makes the masquerade of a subnet, if it is not there.
-pub(super) fn ensure(network: &str, subnet: Ipv4Net) -> Result<(), Failure> {
+pub(super) fn ensure(network: &str, subnet: IpNet) -> Result<(), Failure> {
     let mut nft = Nft::open()?;
     let present = subnets(&mut nft)?;
     if present
@@ -63,10 +66,10 @@ pub(super) fn ensure(network: &str, subnet: Ipv4Net) -> Result<(), Failure> {
             },
         )
         .flush_chain(TABLE, &chain);
-    for stays in [subnet, multicast()] {
+    for stays in [subnet, multicast(subnet)] {
         let rule = [
-            Expr::is_ipv4(),
-            Expr::ipv4_goes_to(stays),
+            Expr::is_family_of(stays.addr()),
+            Expr::goes_to(stays),
             vec![Expr::Verdict(Verdict::Return)],
         ]
         .concat();
@@ -75,14 +78,14 @@ pub(super) fn ensure(network: &str, subnet: Ipv4Net) -> Result<(), Failure> {
     batch.add_rule(TABLE, &chain, &[Expr::Counter, Expr::Masquerade]);
     batch.add_element(
         TABLE,
-        MAP,
+        map_of(subnet),
         &Element::subnet(subnet).to(Verdict::Goto(chain)),
     );
     Ok(nft.commit(&batch)?)
 }
 
 /// Removes the masquerade of a subnet, and the table with the last one. Nothing there is as good.
-pub(super) fn remove(network: &str, subnet: Ipv4Net) -> Result<(), Failure> {
+pub(super) fn remove(network: &str, subnet: IpNet) -> Result<(), Failure> {
     let mut nft = Nft::open()?;
     let present = subnets(&mut nft)?;
     let Some(ours) = present
@@ -103,11 +106,12 @@ pub(super) fn remove(network: &str, subnet: Ipv4Net) -> Result<(), Failure> {
 /// A subnet that is masqueraded, and whose it is.
 struct Masqueraded {
     network: String,
-    subnet: Ipv4Net,
+    subnet: IpNet,
 }
 
 fn subnets(nft: &mut Nft) -> Result<Vec<Masqueraded>, Failure> {
-    let elements = nft.elements(TABLE, MAP)?;
+    let mut elements = nft.elements(TABLE, MAP)?;
+    elements.extend(nft.elements(TABLE, MAP6)?);
     let chains = elements.into_iter().filter_map(|e| match e.verdict {
         Some(Verdict::Goto(chain)) => Some(chain),
         _ => None,
@@ -118,61 +122,73 @@ fn subnets(nft: &mut Nft) -> Result<Vec<Masqueraded>, Failure> {
 }
 
 /// The chain's name says whose it is; the subnet has no `-`.
-fn chain_name(network: &str, subnet: Ipv4Net) -> String {
-    format!("{PREFIX}{network}-{subnet}")
+fn chain_name(network: &str, subnet: IpNet) -> String {
+    format!("{PREFIX}{network}-{subnet}").replace(':', ".")
 }
 
 fn parse_chain_name(chain: &str) -> Option<Masqueraded> {
     let (network, subnet) = chain.strip_prefix(PREFIX)?.rsplit_once('-')?;
     Some(Masqueraded {
         network: network.to_owned(),
-        subnet: subnet.parse().ok()?,
+        subnet: subnet
+            .parse()
+            .or_else(|_| subnet.replace('.', ":").parse())
+            .ok()?,
     })
 }
 
 /// The table, the map and the base chain. The base chain's one rule is written anew each time, because rules,
 /// unlike everything else, would be there twice.
 fn prepare(batch: &mut Batch) {
-    batch
-        .add_table(TABLE)
-        .add_set(
-            TABLE,
-            &Set {
-                name: MAP,
-                key: SetKey::Ipv4,
-                interval: true,
-                data: Some(SetData::Verdict),
-            },
-        )
-        .add_chain(
-            TABLE,
-            &Chain {
-                name: BASE_CHAIN,
-                base: Some((ChainKind::Nat, Hook::Postrouting, SOURCE_NAT)),
-            },
-        )
-        .flush_chain(TABLE, BASE_CHAIN);
-    let rule = [
-        Expr::is_ipv4(),
-        vec![Expr::ipv4_source(), Expr::VerdictMap(MAP.to_owned())],
-    ]
-    .concat();
-    batch.add_rule(TABLE, BASE_CHAIN, &rule);
+    batch.add_table(TABLE);
+    for (name, key) in [(MAP, SetKey::Ipv4), (MAP6, SetKey::Ipv6)] {
+        let map = Set {
+            name,
+            key,
+            interval: true,
+            data: Some(SetData::Verdict),
+        };
+        batch.add_set(TABLE, &map);
+    }
+    let base = Chain {
+        name: BASE_CHAIN,
+        base: Some((ChainKind::Nat, Hook::Postrouting, SOURCE_NAT)),
+    };
+    batch.add_chain(TABLE, &base).flush_chain(TABLE, BASE_CHAIN);
+    let families = [
+        (IpAddr::from(Ipv4Addr::UNSPECIFIED), MAP),
+        (IpAddr::from(Ipv6Addr::UNSPECIFIED), MAP6),
+    ];
+    for (family, map) in families {
+        let mut rule = Expr::is_family_of(family);
+        rule.extend([Expr::source(family), Expr::VerdictMap(map.to_owned())]);
+        batch.add_rule(TABLE, BASE_CHAIN, &rule);
+    }
+}
+
+fn map_of(subnet: IpNet) -> &'static str {
+    match subnet {
+        IpNet::V4(_) => MAP,
+        IpNet::V6(_) => MAP6,
+    }
 }
 
 fn forget(batch: &mut Batch, gone: &Masqueraded) {
     let chain = chain_name(&gone.network, gone.subnet);
     batch
-        .delete_element(TABLE, MAP, &Element::subnet(gone.subnet))
+        .delete_element(TABLE, map_of(gone.subnet), &Element::subnet(gone.subnet))
         .delete_chain(TABLE, &chain);
 }
 
-fn overlap(a: Ipv4Net, b: Ipv4Net) -> bool {
+fn overlap(a: IpNet, b: IpNet) -> bool {
     a.contains(&b.network()) || b.contains(&a.network())
 }
 
-fn multicast() -> Ipv4Net {
-    Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 4)
+fn multicast(family: IpNet) -> IpNet {
+    match family {
+        IpNet::V4(_) => IpNet::new_assert(Ipv4Addr::new(224, 0, 0, 0).into(), 4),
+        IpNet::V6(_) => IpNet::new_assert(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0).into(), 8),
+    }
 }
 
 #[cfg(test)]
@@ -188,11 +204,17 @@ mod tests {
             ("my-net-2", "10.89.0.0/16")
         );
         assert!(parse_chain_name("postrouting").is_none());
+        let name = chain_name("six", "fd00:89::/64".parse().unwrap());
+        assert_eq!(name, "masq-six-fd00.89../64");
+        assert_eq!(
+            parse_chain_name(&name).unwrap().subnet.to_string(),
+            "fd00:89::/64"
+        );
     }
 
     #[test]
     fn overlapping_is_found_in_both_directions() {
-        let net = |text: &str| text.parse::<Ipv4Net>().unwrap();
+        let net = |text: &str| text.parse::<IpNet>().unwrap();
         assert!(
             overlap(net("10.0.0.0/8"), net("10.89.0.0/16"))
                 && overlap(net("10.89.0.0/16"), net("10.0.0.0/8"))

@@ -78,7 +78,7 @@ fn attach(
     }
     if config.masquerade {
         for (net, _) in &ips {
-            masquerade::ensure(&request.network, net.trunc())?;
+            masquerade::ensure(&request.network, IpNet::V4(net.trunc()))?;
         }
     }
     let port = Port {

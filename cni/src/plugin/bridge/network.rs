@@ -2,7 +2,7 @@
 use ipnet::{IpNet, Ipv4Net};
 use netlink::{Bridge, Link, LinkChange, Rtnl};
 
-use super::super::{Failure, hash, sysctl};
+use super::super::{Failure, hash, portmap, sysctl};
 use super::config::Config;
 use super::{masquerade, up};
 use crate::AddResult;
@@ -108,18 +108,21 @@ fn join(nets: &[IpNet]) -> String {
         .join(", ")
 }
 
-/// Removes what a network left on the host after its last container: the bridge, and the masquerade of `subnet`.
+/// Removes what a network left on the host after its last container: the bridge, the masquerade of `subnet`, and
+/// the table of host ports if there are none any more.
 /// Idempotent. Forwarding stays on: others may rely on it by now.
 ///
 /// # Errors
-/// What the kernel refused; both steps are tried.
+/// What the kernel refused; every step is tried.
 pub fn remove_network(network: &str, bridge: &str, subnet: Ipv4Net) -> Result<(), Failure> {
-    let masquerade = masquerade::remove(network, subnet.trunc());
+    let masquerade = masquerade::remove(network, IpNet::V4(subnet.trunc()));
     let link = Rtnl::open().and_then(|mut rtnl| match rtnl.link_by_name(bridge)? {
         Some(link) if link.kind == "bridge" => rtnl
             .delete_link(&link)
             .or_else(|e| if e.is_not_found() { Ok(()) } else { Err(e) }),
         _ => Ok(()),
     });
-    masquerade.and(link.map_err(Failure::from))
+    masquerade
+        .and(portmap::remove_if_empty())
+        .and(link.map_err(Failure::from))
 }

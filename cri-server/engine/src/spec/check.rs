@@ -36,17 +36,7 @@ pub(crate) fn pod(config: &PodConfig) -> Result<()> {
             ),
         ));
     }
-    if let Some((index, port)) = config
-        .port_mappings
-        .iter()
-        .enumerate()
-        .find(|(_, port)| port.host_port != 0)
-    {
-        return Err(Error::unsupported(
-            format!("port_mappings[{index}].host_port"),
-            port.host_port.to_string(),
-        ));
-    }
+    port_mappings(config)?;
     let security = &config.security;
     userns(&security.namespaces)?;
     let modes = &security.namespaces;
@@ -61,6 +51,35 @@ pub(crate) fn pod(config: &PodConfig) -> Result<()> {
     selinux(security.selinux.as_ref())?;
     cgroup_parent(&config.cgroup_parent)?;
     sysctls(config)
+}
+
+/// A host port of 0 asks for nothing, and then the rest of the mapping is only information.
+fn port_mappings(config: &PodConfig) -> Result<()> {
+    for (index, mapping) in config.port_mappings.iter().enumerate() {
+        let field = |name: &str| format!("port_mappings[{index}].{name}");
+        let host_ip = mapping.host_ip.parse::<std::net::IpAddr>();
+        if mapping.host_port == 0 {
+            continue;
+        }
+        for (name, port) in [
+            ("host_port", mapping.host_port),
+            ("container_port", mapping.container_port),
+        ] {
+            if !(1..=65535).contains(&port) {
+                return Err(Error::invalid(
+                    field(name),
+                    format!("{port} is not between 1 and 65535"),
+                ));
+            }
+        }
+        if !mapping.host_ip.is_empty() && host_ip.is_err() {
+            return Err(Error::invalid(
+                field("host_ip"),
+                format!("{:?} is not an address", mapping.host_ip),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Network and IPC belong to the whole pod.
