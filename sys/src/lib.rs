@@ -14,6 +14,7 @@ pub mod link;
 pub mod lsm;
 pub mod memory;
 pub mod mount;
+pub mod mount_namespace;
 pub mod mountinfo;
 pub mod namespace;
 pub mod netns;

@@ -61,6 +61,10 @@ pub(super) fn time_namespace(_: &Node) -> Finding {
     all_exist(&["time"])
 }
 
+pub(super) fn detached_trees(_: &Node) -> Finding {
+    at_least((6, 15))
+}
+
 fn all_exist(names: &[&str]) -> Finding {
     let missing: Vec<&str> = names
         .iter()

@@ -86,6 +86,16 @@ pub const NEEDS: &[Need] = &[
         probe: kernel::time_namespace,
     },
     Need {
+        id: "detached-trees",
+        title: "mounts in detached trees",
+        group: "Kernel",
+        since: Some("6.15"),
+        level: Optional,
+        purpose: "on a host with many mounts a container starts without a copy of them all",
+        without: "each start takes some 2 microseconds longer for each mount of the host",
+        probe: kernel::detached_trees,
+    },
+    Need {
         id: "filesystems",
         title: "file systems: proc, sysfs, tmpfs, devpts, mqueue",
         group: "Kernel",

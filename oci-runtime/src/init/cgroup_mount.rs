@@ -11,7 +11,7 @@ use sys::mount::{self, FsContext, MountAttr, MountAttrs, OpenTree};
 use sys::namespace::NamespaceKind;
 use sys::path::Root;
 
-use super::mounts::{place, set_attributes};
+use super::mounts::{Maker, place, set_attributes};
 use super::rootfs::empty_directory;
 use crate::error::{Error, Result, Within};
 use crate::plan::{MountPlan, Plan};
@@ -29,18 +29,19 @@ pub(super) struct View<'a> {
 ///
 /// # Errors
 /// The host has no cgroups mounted, or a mount is refused.
-pub(super) fn make(root: &Root, one: &MountPlan, plan: &Plan, view: &View<'_>) -> Result<OwnedFd> {
+pub(super) fn make(root: &Root, one: &MountPlan, maker: &Maker<'_>) -> Result<OwnedFd> {
+    let plan = maker.plan;
     let View {
         hierarchies,
         cgroup,
-    } = view;
+    } = maker.view;
     // Without a cgroup of its own the container lives in that of its maker.
     let shared;
     let cgroup = if cgroup.is_none() {
         shared = Cgroup::of_caller(hierarchies);
         &shared
     } else {
-        *cgroup
+        cgroup
     };
     let private = plan.namespaces.has(NamespaceKind::Cgroup);
     let target = place(root, &one.destination)?;
@@ -63,7 +64,10 @@ pub(super) fn make(root: &Root, one: &MountPlan, plan: &Plan, view: &View<'_>) -
     let quiet =
         MountAttr::MOUNT_ATTR_NOSUID | MountAttr::MOUNT_ATTR_NODEV | MountAttr::MOUNT_ATTR_NOEXEC;
     let made = context.mount(quiet)?;
-    mount::attach_at(&made, &target)?;
+    if !maker.detached {
+        // Only since Linux 6.15 may mounts be made in what has no place yet.
+        mount::attach_at(&made, &target)?;
+    }
     let inside = Root::from_fd(
         made.try_clone()
             .map_err(|error| Error::new(error.to_string()))?,
@@ -78,6 +82,10 @@ pub(super) fn make(root: &Root, one: &MountPlan, plan: &Plan, view: &View<'_>) -
     }
     // The directory of hierarchies as the options say; the places inside had to be made first.
     set_attributes(&made, one)?;
+    if maker.detached {
+        // And in a detached tree attributes are changed only before.
+        mount::attach_at(&made, &target)?;
+    }
     Ok(made)
 }
 

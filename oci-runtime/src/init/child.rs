@@ -6,8 +6,10 @@ use sys::cgroup::{Cgroup, Hierarchies};
 use sys::namespace::{self, NamespaceKind};
 use sys::path::Proc;
 
+use super::bare_namespace::Bare;
 use super::cgroup_mount::View;
 use super::filter::Filter;
+use super::furnished::{self, Furnished};
 use super::program::Keeper;
 use super::protocol::{self, FromChild, ToChild};
 use super::shared_mounts::Shared;
@@ -38,6 +40,8 @@ pub struct Init<'a> {
     pub gate: OwnedFd,
     /// `--no-pivot`
     pub no_pivot: bool,
+    /// What its mount namespace is made from, if that is not a copy of the host's that it was born in.
+    pub bare: Option<Bare>,
     /// What to wait for `start` as, if not as this program.
     pub doorkeeper: Option<&'a OwnedFd>,
 }
@@ -76,6 +80,7 @@ fn steps(init: Init<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
         cgroup,
         gate,
         no_pivot,
+        bare,
         doorkeeper,
     } = init;
     let Inherited {
@@ -153,8 +158,13 @@ fn steps(init: Init<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
     }
     // 8. Files are made with exactly the modes asked for.
     sys::process::umask(nix::sys::stat::Mode::empty());
+    //    A procfs that no mount of the container can redirect, for steps 15 and 18.
+    let proc = if plan.sysctl.is_empty() && !lsm::has_labels(process) {
+        None
+    } else {
+        Some(Proc::open()?)
+    };
     // 9. The root and everything mounted in it, while the sources on the host can still be reached.
-    let mut root = rootfs::prepare(plan, socket.as_fd())?;
     let maker = mounts::Maker {
         plan,
         view: View {
@@ -162,11 +172,13 @@ fn steps(init: Init<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
             cgroup,
         },
         parent: socket.as_fd(),
+        detached: bare.is_some(),
     };
-    let mounted = mounts::make(&mut root, &maker)?;
-    if plan.fill_dev {
-        devices::fill(&root, plan, &mounted, in_user_namespace)?;
-    }
+    let Furnished {
+        mut root,
+        mounted,
+        host_dev,
+    } = furnished::make(maker, bare.as_ref())?;
     // 10. The runtime's hooks see the namespaces and mounts, not yet the new root.
     if !plan.hooks.prestart.is_empty() || !plan.hooks.create_runtime.is_empty() {
         protocol::tell_parent(&socket, &FromChild::RunHooks)?;
@@ -197,17 +209,11 @@ fn steps(init: Init<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
         console::bind_dev_console(&devices::open_dev(&root, &mounted)?, &pty)?;
     }
     drop(console);
-    // 13. A procfs that no mount of the container can redirect, for steps 15 and 18.
-    let proc = if plan.sysctl.is_empty() && !lsm::has_labels(process) {
-        None
-    } else {
-        Some(Proc::open()?)
-    };
-    // 14. The working directory is made while the root can be written. Masks use the host's /dev/null, so before the host's tree is gone; after every other mount, so that none
+    // 13. The working directory is made while the root can be written. Masks use the host's /dev/null, so before the host's tree is gone; after every other mount, so that none
     //     can uncover them.
     identity::make_cwd(&root, process)?;
     rootfs::make_readonly(&root, plan)?;
-    rootfs::mask(&root, plan)?;
+    rootfs::mask(&root, plan, host_dev)?;
     mounts::finish(&mounted)?;
     if let Some(shared) = &shared {
         root = shared.enter(&root)?;
@@ -216,6 +222,7 @@ fn steps(init: Init<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
     } else {
         rootfs::pivot(&root)?;
     }
+    // 14. What can only be said of the root.
     rootfs::finish(&root, plan)?;
     // 15. Names and kernel parameters of the new namespaces.
     if !plan.hostname.is_empty() {
@@ -256,7 +263,7 @@ fn steps(init: Init<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
         sys::process::set_no_new_privs()?;
     }
     // 19. As that user: may it be where it is, and is its program there? The host is out of reach by now.
-    drop((root, mounted, proc, joiner, join, shared));
+    drop((root, mounted, proc, joiner, join, shared, bare));
     let keeper = doorkeeper.map_or(reporter, AsRawFd::as_raw_fd);
     let [out, err] = output.raw();
     program::let_go(

@@ -17,6 +17,7 @@
 //!   returns                                  waits at the gate, then startContainer hooks, execve
 //! ```
 //! Either side sees the end of the other as the end of the socket.
+pub mod bare_namespace;
 mod cgroup_mount;
 pub mod child;
 pub mod clocks;
@@ -26,6 +27,7 @@ mod devices;
 pub mod exec_child;
 mod filesystems;
 mod filter;
+mod furnished;
 mod identity;
 pub mod idmaps;
 pub mod late_birth;

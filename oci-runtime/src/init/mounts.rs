@@ -25,6 +25,8 @@ pub(super) struct Maker<'a> {
     pub(super) view: View<'a>,
     /// The parent, who opens what this process may not.
     pub(super) parent: BorrowedFd<'a>,
+    /// Whether the root is a detached tree, and this process in the host's own mount namespace.
+    pub(super) detached: bool,
 }
 
 /// What later steps need of the mounts.
@@ -34,6 +36,8 @@ pub(super) struct Mounted {
     pub(super) dev: Option<OwnedFd>,
     /// Mounts that become read-only when everything is in place.
     pub(super) readonly_late: Vec<(usize, PathBuf, OwnedFd)>,
+    /// Mounts in a detached tree, whose propagation the kernel changes only once the tree has its place.
+    propagation_late: Vec<(usize, OwnedFd)>,
 }
 
 /// Makes all mounts, in order. One over the root of the container becomes the root.
@@ -62,6 +66,11 @@ pub(super) fn make(root: &mut Root, maker: &Maker<'_>) -> Result<Mounted> {
                 copy(&made).within(within)?,
             ));
         }
+        if maker.detached && !one.options.propagation.is_empty() {
+            mounted
+                .propagation_late
+                .push((one.index, copy(&made).within(within)?));
+        }
         if one.destination == Path::new("/dev") {
             mounted.dev = Some(made);
         }
@@ -77,7 +86,7 @@ fn copy(fd: &OwnedFd) -> Result<OwnedFd> {
 fn make_one(root: &Root, one: &MountPlan, maker: &Maker<'_>) -> Result<Option<OwnedFd>> {
     let made = match &one.source {
         MountSource::Remount => return filesystems::remount(root, one).map(|()| None),
-        MountSource::Cgroup => cgroup_mount::make(root, one, maker.plan, &maker.view)?,
+        MountSource::Cgroup => cgroup_mount::make(root, one, maker)?,
         MountSource::Bind { path, .. }
             if one.options.copy_symlink && copy_link(root, one, path)? =>
         {
@@ -85,6 +94,10 @@ fn make_one(root: &Root, one: &MountPlan, maker: &Maker<'_>) -> Result<Option<Ow
         }
         MountSource::Bind { path, recursive } => {
             let tree = open_source(one, path, *recursive, maker)?;
+            if maker.detached {
+                // It is a peer of the host's mount, which must not get what is mounted on it.
+                mount::set_propagation_fd(&tree, Propagation::Slave, true)?;
+            }
             set_attributes(&tree, one)?;
             bind(root, one, &tree)?;
             tree
@@ -99,10 +112,30 @@ fn make_one(root: &Root, one: &MountPlan, maker: &Maker<'_>) -> Result<Option<Ow
             made
         }
     };
-    for (propagation, recursive) in &one.options.propagation {
-        mount::set_propagation_fd(&made, *propagation, *recursive)?;
+    if !maker.detached {
+        set_propagation(&made, one)?;
     }
     Ok(Some(made))
+}
+
+fn set_propagation(made: &OwnedFd, one: &MountPlan) -> Result<()> {
+    for (propagation, recursive) in &one.options.propagation {
+        mount::set_propagation_fd(made, *propagation, *recursive)?;
+    }
+    Ok(())
+}
+
+/// Gives mounts of what was a detached tree their propagation.
+///
+/// # Errors
+/// Which mount refuses.
+pub(super) fn finish_propagation(mounted: &Mounted, plan: &Plan) -> Result<()> {
+    for (index, made) in &mounted.propagation_late {
+        let one = plan.mounts.iter().find(|one| one.index == *index);
+        one.map_or(Ok(()), |one| set_propagation(made, one))
+            .within(|| format!("mounts[{index}]"))?;
+    }
+    Ok(())
 }
 
 /// Attributes on the mount alone first, then those for everything below as well.

@@ -45,6 +45,17 @@ pub(super) fn prepare(plan: &Plan, parent: BorrowedFd<'_>) -> Result<Root> {
     Ok(Root::from_fd(tree))
 }
 
+/// The root filesystem as a tree without a place, cut off from the host's before anything is mounted in it.
+///
+/// # Errors
+/// The directory is missing or closed, or mounting is not allowed.
+pub(super) fn detached(plan: &Plan) -> Result<Root> {
+    let flags = OpenTree::OPEN_TREE_CLONE | OpenTree::AT_RECURSIVE;
+    let tree = mount::open_tree(AT_FDCWD, &plan.rootfs, flags)?;
+    mount::set_propagation_fd(&tree, Propagation::Slave, true)?;
+    Ok(Root::from_fd(tree))
+}
+
 /// The mount that the root filesystem lies on must not pass our changes on to the host.
 fn make_parent_private(rootfs: &Path) -> Result<()> {
     let mounts = sys::mountinfo::own()?;
@@ -63,13 +74,15 @@ fn make_parent_private(rootfs: &Path) -> Result<()> {
 
 /// Makes paths read as empty: a file becomes the host's `/dev/null`, a directory an empty read-only tmpfs.
 ///
+/// `dev` is where the host's devices are.
+///
 /// # Errors
 /// A mount that is refused; a missing path is none.
-pub(super) fn mask(root: &Root, plan: &Plan) -> Result<()> {
+pub(super) fn mask(root: &Root, plan: &Plan, dev: &Path) -> Result<()> {
     if plan.masked.is_empty() {
         return Ok(());
     }
-    let null = host_null()?;
+    let null = host_null(&dev.join("null"))?;
     let mut empty = None;
     for path in &plan.masked {
         let within = || format!("linux.maskedPaths {path:?}");
@@ -105,14 +118,10 @@ pub(super) fn empty_directory(plan: &Plan) -> sys::Result<OwnedFd> {
 }
 
 /// The host's `/dev/null`, verified: a mask must never be a file of the container's choice (CVE-2025-31133).
-fn host_null() -> Result<OwnedFd> {
-    let null = mount::open_tree(
-        AT_FDCWD,
-        Path::new("/dev/null"),
-        OpenTree::AT_SYMLINK_NOFOLLOW,
-    )?;
+fn host_null(path: &Path) -> Result<OwnedFd> {
+    let null = mount::open_tree(AT_FDCWD, path, OpenTree::AT_SYMLINK_NOFOLLOW)?;
     let stat = nix::sys::stat::fstat(&null)
-        .map_err(|errno| sys::Error::new(errno, "fstat(\"/dev/null\")"))?;
+        .map_err(|errno| sys::Error::new(errno, format!("fstat({path:?})")))?;
     let is_device = stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFCHR.bits();
     if is_device && stat.st_rdev == nix::sys::stat::makedev(1, 3) {
         Ok(null)

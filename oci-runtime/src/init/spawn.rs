@@ -80,6 +80,8 @@ pub struct Birth<'a> {
     pub late: bool,
     /// Whether a new time namespace gets clocks of its own.
     pub sets_clocks: bool,
+    /// Whether the child makes its mount namespace by itself.
+    pub bare: bool,
 }
 
 /// Makes the child; `child` runs in it with the namespaces that it has to join itself, and never returns.
@@ -92,6 +94,9 @@ pub fn spawn(birth: Birth<'_>, child: impl FnOnce(Vec<(NamespaceKind, OwnedFd)>)
     if birth.sets_clocks {
         // Who is born into a time namespace fixes its clocks, so the child makes it and then enters.
         new -= namespace::CLONE_NEWTIME;
+    }
+    if birth.bare {
+        new -= CloneFlags::CLONE_NEWNS;
     }
     let joins_user = birth
         .joined

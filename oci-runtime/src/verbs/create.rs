@@ -18,7 +18,9 @@ use crate::init::child::Init;
 use crate::init::late_birth;
 use crate::init::protocol::{self, FromChild, ToChild};
 use crate::init::spawn::{self, Birth};
-use crate::init::{Inherited, Preserved, clocks, console, idmaps, lsm, net_devices, sources};
+use crate::init::{
+    Inherited, Preserved, bare_namespace, clocks, console, idmaps, lsm, net_devices, sources,
+};
 use crate::plan::{Plan, ProcessPlan};
 use crate::seccomp::listener;
 use crate::spec::Spec;
@@ -337,6 +339,7 @@ fn steps<'a>(
         cgroup: inner.as_ref().unwrap_or(&cgroup),
         gate: open_gate(&global.store.fifo(id))?,
         no_pivot: options.no_pivot,
+        bare: bare_namespace::find(plan, options.no_pivot),
         doorkeeper: options.doorkeeper.as_ref(),
     };
     let joins_user = plan.namespaces.path(NamespaceKind::User).is_some();
@@ -346,6 +349,7 @@ fn steps<'a>(
         joined,
         cgroup: v2.as_ref().map(AsFd::as_fd),
         sets_clocks: !plan.time_offsets.is_empty(),
+        bare: init.bare.is_some(),
     };
     let mut child = give_birth(birth, init)?;
     let pidfd = watch(&child)?;

@@ -10,6 +10,7 @@ mod cgroups;
 mod checkpoint;
 mod cli;
 mod config;
+mod crowded_host;
 mod delegation;
 mod events;
 mod exec;
