@@ -56,9 +56,12 @@ impl Cgroups {
         unshare(CloneFlags::CLONE_NEWNS)?;
         mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
         if self == Cgroups::V1 {
-            return match umount2("/sys/fs/cgroup/unified", MntFlags::MNT_DETACH) {
+            let unified = "/sys/fs/cgroup/unified";
+            return match umount2(unified, MntFlags::MNT_DETACH) {
                 Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => Ok(()),
-                result => result,
+                Err(errno) => Err(errno),
+                // crun makes directories where the mount was: it gets a file system for them that goes with us.
+                Ok(()) => mount(Some("none"), unified, Some("tmpfs"), MsFlags::empty(), none),
             };
         }
         umount2("/sys/fs/cgroup", MntFlags::MNT_DETACH)?;

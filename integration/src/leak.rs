@@ -186,7 +186,7 @@ impl Scope {
         for root in roots {
             let top = root.join(self.cgroup.trim_start_matches('/'));
             // A controller may be reachable by a symbolic link too (cpu -> cpu,cpuacct): count it once.
-            if top.is_dir() && !root.is_symlink() {
+            if is_cgroup(&root) && top.is_dir() && !root.is_symlink() {
                 add_dirs(&top, &mut found);
             }
         }
@@ -268,6 +268,13 @@ fn ruleset() -> String {
     bin::genuine("nft").map_or_else(String::new, |nft| {
         command::run(nft, ["list", "ruleset"]).stdout
     })
+}
+
+/// crun makes plain directories below a tmpfs where it expects a hierarchy: those are no cgroups.
+fn is_cgroup(root: &Path) -> bool {
+    use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
+    let kinds = [CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC];
+    statfs(root).is_ok_and(|found| kinds.contains(&found.filesystem_type()))
 }
 
 /// Kills what is in one cgroup directory (v1 and v2 both list it in cgroup.procs).

@@ -3,6 +3,7 @@
 //! Debian packages go where apt puts them; what is built goes to `~/.cache/davit/tools`, with a marker
 //! `<name>.version` beside `bin/` that is written last, so that an interrupted build is done again.
 
+mod busybox;
 mod debian;
 pub(crate) mod peers;
 
@@ -67,6 +68,7 @@ const CARGO_DENY: &str = "0.20.2";
 /// Installs all that is missing.
 pub(crate) fn install_all(workspace: &Workspace) -> Result<()> {
     debian::install(PACKAGES)?;
+    busybox::unpack()?;
     crictl(workspace)?;
     cni_reference(workspace)?;
     critest(workspace)?;

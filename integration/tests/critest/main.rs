@@ -1,17 +1,17 @@
-//! critest, the conformance suite of the container runtime interface, on Debian's containerd: with runc, and with
-//! davit-oci in its place. No spec that passes with runc may fail with ours.
+//! critest, the conformance suite of the container runtime interface: on davit-cri with each handler (`davit.rs`), and
+//! on Debian's containerd with runc, and with davit-oci in its place: no spec that passes with runc may fail with ours.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "helpers of tests panic as tests do")]
 
+mod davit;
 mod images;
-
-use std::collections::BTreeMap;
-use std::process::Command;
+mod known;
+mod suite;
 
 use integration::bin;
-use integration::command::{outcome, run};
 use integration::peer::{Containerd, ContainerdOptions};
-use serde_json::Value;
+
+use suite::{Specs, Suite, count};
 
 /// Specs that no container takes part in, or that nobody can run here, and why.
 const LEFT_OUT: [(&str, &str); 2] = [
@@ -25,17 +25,7 @@ const LEFT_OUT: [(&str, &str); 2] = [
     ),
 ];
 /// Most of the time a spec waits for a state.
-const AT_ONCE: &str = "8";
-
-/// How each spec ended.
-type Specs = BTreeMap<String, Ended>;
-
-/// How a spec ended.
-struct Ended {
-    /// `passed`, `skipped`, `failed`, `panicked`, `timedout` ...
-    state: String,
-    message: String,
-}
+const AT_ONCE: u32 = 8;
 
 /// Runs critest on a fresh containerd; `None` is its own runtime, runc.
 fn critest(runtime: Option<&std::path::Path>, focus: &str) -> Specs {
@@ -44,82 +34,13 @@ fn critest(runtime: Option<&std::path::Path>, focus: &str) -> Specs {
         host_ports: true,
     });
     images::import(&containerd);
-    let dir = tempfile::tempdir().unwrap();
-    let report = dir.path().join("report.json");
-    let endpoint = format!("unix://{}", containerd.socket().display());
-    let program = bin::genuine("critest").unwrap();
-    let tools = program.parent().unwrap().to_path_buf();
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let path = std::iter::once(tools).chain(std::env::split_paths(&path));
-    let mut command = Command::new("timeout");
-    command
-        .args(["--kill-after=30", "800"])
-        .arg(program)
-        .args([
-            "--runtime-endpoint",
-            &endpoint,
-            "--image-endpoint",
-            &endpoint,
-        ])
-        .args(["--parallel", AT_ONCE, "--ginkgo.no-color"])
-        .arg(format!("--ginkgo.focus={focus}"))
-        .args(LEFT_OUT.map(|(skip, _)| format!("--ginkgo.skip={skip}")))
-        .arg("--ginkgo.json-report=report.json")
-        .current_dir(dir.path())
-        // A pod's own network is reached directly.
-        .env_remove("http_proxy")
-        .env_remove("HTTP_PROXY")
-        .env("PATH", std::env::join_paths(path).unwrap());
-    let segments = shared_memory();
-    let ended = outcome(&mut command);
-    for segment in shared_memory().difference(&segments) {
-        run("ipcrm", ["--shmem-id", segment]);
-    }
-    let text = std::fs::read_to_string(&report)
-        .unwrap_or_else(|error| panic!("{error}\n{ended}\n{}", containerd.log()));
-    let specs = specs(&serde_json::from_str(&text).unwrap());
-    assert!(!specs.is_empty(), "no spec ran: {ended}");
-    specs
-}
-
-/// The segments of System V shared memory: a spec makes one and leaves it.
-fn shared_memory() -> std::collections::BTreeSet<String> {
-    let text = std::fs::read_to_string("/proc/sysvipc/shm").unwrap_or_default();
-    let ids = text
-        .lines()
-        .skip(1)
-        .filter_map(|line| line.split_whitespace().nth(1));
-    ids.map(str::to_owned).collect()
-}
-
-/// Reads ginkgo's report, leaving out what the focus left out.
-fn specs(report: &Value) -> Specs {
-    let mut specs = Specs::new();
-    let texts = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    for spec in report
-        .as_array()
-        .into_iter()
-        .flatten()
-        .flat_map(|suite| suite["SpecReports"].as_array().into_iter().flatten())
-    {
-        if spec["LeafNodeType"] != "It" {
-            continue;
-        }
-        let parts = spec["ContainerHierarchyTexts"]
-            .as_array()
-            .into_iter()
-            .flatten();
-        let mut name: Vec<String> = parts.map(texts).collect();
-        name.push(texts(&spec["LeafNodeText"]));
-        let message = texts(&spec["Failure"]["Message"]);
-        // Left out by focus or skip: skipped without a word.
-        if spec["State"] == "skipped" && message.is_empty() {
-            continue;
-        }
-        let state = texts(&spec["State"]);
-        specs.insert(name.join(" "), Ended { state, message });
-    }
-    specs
+    let suite = Suite {
+        focus,
+        skip: &LEFT_OUT.map(|(skip, _)| skip),
+        at_once: Some(AT_ONCE),
+        ..Suite::default()
+    };
+    suite.run(&containerd.socket(), || containerd.log())
 }
 
 /// Runs both and compares.
@@ -131,6 +52,7 @@ fn compare(focus: &str) {
         "runc",
         "ctr",
         "nginx",
+        "busybox-dynamic",
         "nft",
     ]) {
         return;
@@ -140,8 +62,6 @@ fn compare(focus: &str) {
     }
     let theirs = critest(None, focus);
     let ours = critest(Some(&bin::ours("davit-oci")), focus);
-    let count =
-        |specs: &Specs, state: &str| specs.values().filter(|spec| spec.state == state).count();
     for (name, specs) in [("runc", &theirs), ("davit-oci", &ours)] {
         println!(
             "containerd with {name}: {} passed, {} skipped of {}",
@@ -184,5 +104,10 @@ fn compare(focus: &str) {
 /// All specs take three minutes for both; `DAVIT_TEST_FOCUS` runs only those that match.
 #[test]
 fn critest_passes_on_containerd_with_davit_oci_as_with_runc() {
-    compare(&std::env::var("DAVIT_TEST_FOCUS").unwrap_or_else(|_| ".".to_owned()));
+    compare(&focus());
+}
+
+/// A regular expression of the specs to run: all of them.
+fn focus() -> String {
+    std::env::var("DAVIT_TEST_FOCUS").unwrap_or_else(|_| ".".to_owned())
 }
