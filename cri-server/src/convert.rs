@@ -3,10 +3,12 @@
 
 pub(crate) mod container;
 pub(crate) mod image;
+pub(crate) mod metrics;
 pub(crate) mod pod;
 pub(crate) mod resources;
 pub(crate) mod security;
 pub(crate) mod signal;
+pub(crate) mod stats;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;

@@ -75,6 +75,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     };
     notify::tell("STOPPING=1");
     drop(stop);
+    node.stop_streams();
     drain(server, &mut signals).await;
     node.close().await;
     drop(bound);

@@ -8,6 +8,7 @@ use tonic::{Request, Response, Status};
 
 use crate::convert::{self, Invalid, image, not_empty};
 use crate::node::Node;
+use crate::runtime::streams::{Answers, in_messages};
 use crate::status;
 
 /// The service over a node's engine.
@@ -102,13 +103,18 @@ impl ImageService for Images {
         }))
     }
 
-    type StreamImagesStream = tokio_stream::Empty<Result<StreamImagesResponse, Status>>;
+    type StreamImagesStream = Answers<StreamImagesResponse>;
 
     async fn stream_images(
         &self,
-        _: Request<StreamImagesRequest>,
+        request: Request<StreamImagesRequest>,
     ) -> Answer<Self::StreamImagesStream> {
-        Err(status::unsupported("StreamImages"))
+        let filter = request.into_inner().filter;
+        let request = Request::new(ListImagesRequest { filter });
+        let all = self.list_images(request).await?.into_inner().images;
+        Ok(Response::new(in_messages(all, |images| {
+            StreamImagesResponse { images }
+        })))
     }
 }
 

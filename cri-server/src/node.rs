@@ -3,11 +3,18 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use engine::Engine;
+use tokio::sync::watch;
 use tonic::Status;
 
 /// A handle to the node's engine, which may still be on its way, or gone.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Node(Arc<RwLock<State>>);
+pub(crate) struct Node(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    state: RwLock<State>,
+    stopping: watch::Sender<bool>,
+}
 
 #[derive(Debug, Default)]
 enum State {
@@ -20,7 +27,7 @@ enum State {
 impl Node {
     /// The engine, or UNAVAILABLE while it finds again what runs; clients retry that.
     pub(crate) fn engine(&self) -> Result<Engine, Status> {
-        match &*self.0.read().unwrap_or_else(PoisonError::into_inner) {
+        match &*self.0.state.read().unwrap_or_else(PoisonError::into_inner) {
             State::Open(engine) => Ok(engine.clone()),
             State::Recovering => Err(Status::unavailable(
                 "davit-cri has just started and is still recovering the node's pods; try again",
@@ -43,9 +50,19 @@ impl Node {
         }
     }
 
+    /// Ends the streams that have no end of their own.
+    pub(crate) fn stop_streams(&self) {
+        self.0.stopping.send_replace(true);
+    }
+
+    /// Turns true when the daemon begins to stop.
+    pub(crate) fn stopping(&self) -> watch::Receiver<bool> {
+        self.0.stopping.subscribe()
+    }
+
     fn replace(&self, state: State) -> State {
         std::mem::replace(
-            &mut *self.0.write().unwrap_or_else(PoisonError::into_inner),
+            &mut *self.0.state.write().unwrap_or_else(PoisonError::into_inner),
             state,
         )
     }

@@ -2,9 +2,12 @@
 //! maps the error; a row with a text answers UNIMPLEMENTED by that name.
 
 mod containers;
+mod events;
 mod exec;
 mod info;
 mod pods;
+mod stats;
+pub(crate) mod streams;
 
 use proto::runtime::v1::runtime_service_server::RuntimeService;
 use proto::runtime::v1::*;
@@ -17,8 +20,7 @@ use crate::status::unsupported;
 #[derive(Debug, Clone)]
 pub(crate) struct Runtime(pub(crate) Node);
 
-/// The stream of an RPC that never gets so far.
-type NoStream<T> = tokio_stream::Empty<Result<T, Status>>;
+use streams::Answers;
 
 macro_rules! runtime_service {
     (
@@ -28,8 +30,8 @@ macro_rules! runtime_service {
         unsupported {
             $( $other:ident($other_request:ty) -> $other_response:ty = $name:literal; )*
         }
-        unsupported_streams {
-            $( $stream:ident($stream_request:ty) -> $associated:ident<$item:ty> = $stream_name:literal; )*
+        streams {
+            $( $stream:ident($stream_request:ty) -> $associated:ident<$item:ty> = $stream_handler:path; )*
         }
     ) => {
         #[tonic::async_trait]
@@ -45,9 +47,9 @@ macro_rules! runtime_service {
                 }
             )*
             $(
-                type $associated = NoStream<$item>;
-                async fn $stream(&self, _: Request<$stream_request>) -> Result<Response<NoStream<$item>>, Status> {
-                    Err(unsupported($stream_name))
+                type $associated = Answers<$item>;
+                async fn $stream(&self, request: Request<$stream_request>) -> Result<Response<Answers<$item>>, Status> {
+                    $stream_handler(&self.0, request.into_inner()).await.map(Response::new)
                 }
             )*
         }
@@ -74,6 +76,13 @@ runtime_service! {
         update_runtime_config(UpdateRuntimeConfigRequest) -> UpdateRuntimeConfigResponse = info::update_runtime_config;
         status(StatusRequest) -> StatusResponse = info::status;
         runtime_config(RuntimeConfigRequest) -> RuntimeConfigResponse = info::runtime_config;
+        container_stats(ContainerStatsRequest) -> ContainerStatsResponse = stats::container;
+        list_container_stats(ListContainerStatsRequest) -> ListContainerStatsResponse = stats::list_containers;
+        pod_sandbox_stats(PodSandboxStatsRequest) -> PodSandboxStatsResponse = stats::pod;
+        list_pod_sandbox_stats(ListPodSandboxStatsRequest) -> ListPodSandboxStatsResponse = stats::list_pods;
+        list_metric_descriptors(ListMetricDescriptorsRequest) -> ListMetricDescriptorsResponse = stats::descriptors;
+        list_pod_sandbox_metrics(ListPodSandboxMetricsRequest) -> ListPodSandboxMetricsResponse = stats::metrics;
+        update_pod_sandbox_resources(UpdatePodSandboxResourcesRequest) -> UpdatePodSandboxResourcesResponse = pods::update;
     }
     unsupported {
         checkpoint_pod(CheckpointPodRequest) -> CheckpointPodResponse = "CheckpointPod";
@@ -81,26 +90,19 @@ runtime_service! {
         exec(ExecRequest) -> ExecResponse = "Exec";
         attach(AttachRequest) -> AttachResponse = "Attach";
         port_forward(PortForwardRequest) -> PortForwardResponse = "PortForward";
-        container_stats(ContainerStatsRequest) -> ContainerStatsResponse = "ContainerStats";
-        list_container_stats(ListContainerStatsRequest) -> ListContainerStatsResponse = "ListContainerStats";
-        pod_sandbox_stats(PodSandboxStatsRequest) -> PodSandboxStatsResponse = "PodSandboxStats";
-        list_pod_sandbox_stats(ListPodSandboxStatsRequest) -> ListPodSandboxStatsResponse = "ListPodSandboxStats";
         checkpoint_container(CheckpointContainerRequest) -> CheckpointContainerResponse = "CheckpointContainer";
-        list_metric_descriptors(ListMetricDescriptorsRequest) -> ListMetricDescriptorsResponse = "ListMetricDescriptors";
-        list_pod_sandbox_metrics(ListPodSandboxMetricsRequest) -> ListPodSandboxMetricsResponse = "ListPodSandboxMetrics";
-        update_pod_sandbox_resources(UpdatePodSandboxResourcesRequest) -> UpdatePodSandboxResourcesResponse
-            = "UpdatePodSandboxResources";
     }
-    unsupported_streams {
+    streams {
         stream_pod_sandboxes(StreamPodSandboxesRequest) -> StreamPodSandboxesStream<StreamPodSandboxesResponse>
-            = "StreamPodSandboxes";
-        stream_containers(StreamContainersRequest) -> StreamContainersStream<StreamContainersResponse> = "StreamContainers";
+            = streams::pods;
+        stream_containers(StreamContainersRequest) -> StreamContainersStream<StreamContainersResponse>
+            = streams::containers;
         stream_container_stats(StreamContainerStatsRequest) -> StreamContainerStatsStream<StreamContainerStatsResponse>
-            = "StreamContainerStats";
+            = streams::container_stats;
         stream_pod_sandbox_stats(StreamPodSandboxStatsRequest) -> StreamPodSandboxStatsStream<StreamPodSandboxStatsResponse>
-            = "StreamPodSandboxStats";
+            = streams::pod_stats;
         stream_pod_sandbox_metrics(StreamPodSandboxMetricsRequest)
-            -> StreamPodSandboxMetricsStream<StreamPodSandboxMetricsResponse> = "StreamPodSandboxMetrics";
-        get_container_events(GetEventsRequest) -> GetContainerEventsStream<ContainerEventResponse> = "GetContainerEvents";
+            -> StreamPodSandboxMetricsStream<StreamPodSandboxMetricsResponse> = streams::pod_metrics;
+        get_container_events(GetEventsRequest) -> GetContainerEventsStream<ContainerEventResponse> = events::get;
     }
 }

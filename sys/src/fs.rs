@@ -4,6 +4,7 @@
 //! first, and no call follows a symbolic link in its last component. An empty name or one with a slash is `EINVAL`.
 #![allow(unsafe_code)]
 mod tree;
+mod usage;
 mod xattr;
 
 use std::ffi::{CString, OsStr, OsString};
@@ -22,6 +23,7 @@ use crate::fd::FdName;
 pub use nix::fcntl::OFlag;
 pub use nix::sys::stat::{FileStat, Mode, SFlag};
 pub use tree::remove_tree;
+pub use usage::{TreeUsage, tree_usage};
 pub use xattr::{get_xattr, get_xattr_at, list_xattr, list_xattr_at, set_xattr, set_xattr_at};
 
 /// What a node made by [`mknod`] is.

@@ -4,6 +4,7 @@ mod containers;
 mod images;
 mod node;
 mod pods;
+mod stats;
 
 use std::sync::Arc;
 use std::time::Duration;

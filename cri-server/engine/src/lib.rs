@@ -26,6 +26,7 @@ mod record;
 mod recovery;
 mod rundir;
 mod spec;
+mod stats;
 mod undo;
 
 pub use config::{Config, Handler, NetworkConfig};

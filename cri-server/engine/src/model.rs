@@ -9,6 +9,7 @@ mod image;
 mod node;
 mod pod;
 mod security;
+mod stats;
 
 pub use container::{
     ContainerConfig, ContainerFilter, ContainerMetadata, ContainerState, ContainerStatus,
@@ -23,4 +24,8 @@ pub use pod::{
 pub use security::{
     Capabilities, ContainerSecurity, IdMapping, NamespaceMode, NamespaceOptions, PodSecurity,
     ProfileKind, SecurityProfile, SelinuxOptions, SupplementalGroupsPolicy, UserNamespace,
+};
+pub use stats::{
+    ContainerMetrics, ContainerStats, Detail, DeviceIo, InterfaceUsage, LayerUsage, PodMetrics,
+    PodStats, Pressure, PressureLine, StatsFilter, Traffic, Usage,
 };

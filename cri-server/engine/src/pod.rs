@@ -2,6 +2,7 @@
 
 pub(crate) mod commands;
 pub(crate) mod files;
+pub(crate) mod resize;
 pub(crate) mod run;
 pub(crate) mod status;
 pub(crate) mod stop;
@@ -21,6 +22,7 @@ use crate::exec::Execs;
 use crate::model::{ContainerConfig, Resources};
 use crate::names::Operation;
 use crate::record::{ContainerRecord, PodRecord};
+use crate::stats::Samples;
 
 /// Where a command's answer goes.
 pub(crate) type Reply = oneshot::Sender<Result<()>>;
@@ -66,6 +68,8 @@ pub(crate) enum Command {
 pub(crate) struct Pod {
     pub(crate) id: String,
     pub(crate) execs: Execs,
+    /// What it used when somebody last asked.
+    pub(crate) samples: Samples,
     view: RwLock<Arc<View>>,
     inbox: mpsc::UnboundedSender<Command>,
 }
@@ -95,6 +99,7 @@ impl Pod {
         let pod = Self {
             id: id.to_owned(),
             execs: Execs::default(),
+            samples: Samples::default(),
             view: RwLock::new(Arc::new(view)),
             inbox,
         };

@@ -121,7 +121,7 @@ fn metadata(from: v1::ContainerMetadata) -> ContainerMetadata {
     }
 }
 
-fn metadata_into(from: ContainerMetadata) -> v1::ContainerMetadata {
+pub(super) fn metadata_into(from: ContainerMetadata) -> v1::ContainerMetadata {
     v1::ContainerMetadata {
         name: from.name,
         attempt: from.attempt,

@@ -90,7 +90,7 @@ fn metadata(from: v1::PodSandboxMetadata) -> PodMetadata {
     }
 }
 
-fn metadata_into(from: PodMetadata) -> v1::PodSandboxMetadata {
+pub(super) fn metadata_into(from: PodMetadata) -> v1::PodSandboxMetadata {
     v1::PodSandboxMetadata {
         name: from.name,
         uid: from.uid,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proto::runtime::v1::*;
 use tonic::Status as Answer;
 
-use crate::convert::{Within, filled, info, pod, required};
+use crate::convert::{Within, filled, info, pod, required, resources};
 use crate::node::Node;
 use crate::status;
 
@@ -73,4 +73,19 @@ pub(super) async fn list(
         .map(pod::row)
         .collect();
     Ok(ListPodSandboxResponse { items })
+}
+
+/// Records the resources, and limits the pod's cgroup where it is this server's own; a kubelet's it sets itself.
+pub(super) async fn update(
+    node: &Node,
+    request: UpdatePodSandboxResourcesRequest,
+) -> Result<UpdatePodSandboxResourcesResponse, Answer> {
+    let id = filled("pod_sandbox_id", request.pod_sandbox_id)?;
+    let overhead = request.overhead.map(resources::from);
+    let updated = node
+        .engine()?
+        .update_pod(&id, overhead, request.resources.map(resources::from))
+        .await;
+    updated.map_err(status::from)?;
+    Ok(UpdatePodSandboxResourcesResponse {})
 }

@@ -28,6 +28,7 @@ mod remove;
 mod resources;
 mod stats;
 pub mod systemd;
+mod usage;
 mod v1;
 mod v2;
 mod waiting;
@@ -52,6 +53,7 @@ pub use resources::{
     WeightDevice,
 };
 pub use stats::Stats;
+pub use usage::{DeviceIo, Pressure, PressureLine, Usage, UsageDetail};
 
 /// One group of processes, in every hierarchy of the host.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -95,10 +95,10 @@ impl Engine {
         all
     }
 
-    /// Changes what is recorded of a pod's overhead and resources. No cgroup is written.
+    /// Changes a pod's overhead and resources: what is recorded, and the limits of its cgroup where the engine made it.
     ///
     /// # Errors
-    /// Unknown id.
+    /// Unknown id, or a limit that the kernel refuses; then nothing has changed.
     pub async fn update_pod(
         &self,
         id: &str,
@@ -124,7 +124,7 @@ async fn run_pod(node: &Arc<Node>, id: &str, config: PodConfig, handler: &str) -
         Ok(record) => {
             tracing::info!(pod.id = id, name, ips = ?record.ips, "pod ready");
             let shim_pid = pod::supervisor::Supervisor::new(node.pod_dir(id)).pid();
-            Task::spawn(node, Start::new(record, None, shim_pid));
+            Task::spawn_new(node, Start::new(record, None, shim_pid));
             Ok(())
         }
         Err(error) if node.pod_dir(id).exists() => {

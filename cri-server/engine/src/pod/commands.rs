@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sys::failpoint;
 
 use super::task::{Container, Task};
-use super::{Command, teardown};
+use super::{Command, resize, teardown};
 use crate::container::{create, remove, status, update};
 use crate::error::{Error, Result};
 use crate::events::EventKind;
@@ -32,7 +32,7 @@ impl Task {
                 overhead,
                 resources,
                 reply,
-            } => answer(reply, self.update_pod(overhead, resources)),
+            } => answer(reply, self.update_pod(overhead, resources).await),
             Command::StopPod { reply } => answer(reply, self.stop_pod().await),
             Command::RemovePod { reply } => {
                 let result = self.remove_pod().await;
@@ -211,6 +211,10 @@ impl Task {
 
     /// Forgets a container whose files are gone.
     fn drop_container(&mut self, id: &str) {
+        let last = match (self.containers.get(id), self.unknown.get(id)) {
+            (Some(known), _) => Some(status::status(&known.record, false)),
+            (None, why) => why.map(|why| status::unknown(id, &self.pod.id, why)),
+        };
         if let (Some(container), Ok(pod)) = (self.containers.remove(id), &self.record) {
             let name = ContainerRecord::name(&container.record.config, &pod.config);
             self.node.container_names.release(&name, id);
@@ -218,28 +222,24 @@ impl Task {
         }
         self.unknown.remove(id);
         self.node.drop_container(id);
+        self.pod.samples.forget(id);
         tracing::info!(container.id = id, pod.id = self.pod.id, "container removed");
         self.publish();
-        self.notify(id, EventKind::Deleted);
+        self.notify_with(id, EventKind::Deleted, last);
     }
 
     // --- the pod
 
-    fn update_pod(
+    async fn update_pod(
         &mut self,
         overhead: Option<Box<Resources>>,
         resources: Option<Box<Resources>>,
     ) -> Result<()> {
-        let Ok(record) = &mut self.record else {
-            return Err(Error::PodNotFound {
-                id: self.pod.id.clone(),
-            });
-        };
-        let mut changed = PodRecord::clone(record);
-        changed.config.overhead = overhead.map(|one| *one).or(changed.config.overhead);
-        changed.config.resources = resources.map(|one| *one).or(changed.config.resources);
-        record::write(&PodRecord::path(&self.node.pod_dir(&self.pod.id)), &changed)?;
-        *record = Arc::new(changed);
+        let record = self.ready()?;
+        let node = Arc::clone(&self.node);
+        let (overhead, resources) = (overhead.map(|one| *one), resources.map(|one| *one));
+        let changed = blocking(move || resize::resize(&node, &record, overhead, resources)).await?;
+        self.record = Ok(changed);
         self.publish();
         Ok(())
     }

@@ -18,9 +18,10 @@ use super::watch::{self, Signal};
 use super::{Command, Entry, Pod, View, teardown};
 use crate::container::{remove, status};
 use crate::error::{Error, Result};
-use crate::events::{Event as Notice, EventKind};
+use crate::events::{self, Event as Notice, EventKind};
 use crate::ids;
 use crate::images::blocking;
+use crate::model::ContainerStatus;
 use crate::node::Node;
 use crate::record::{self, Change, ContainerRecord, Phase, PodPhase, PodRecord};
 
@@ -80,6 +81,15 @@ impl Start {
 impl Task {
     /// Makes the pod known and starts its task, and the one that listens to its shim.
     pub(crate) fn spawn(node: &Arc<Node>, start: Start) {
+        Self::spawn_with(node, start, &[]);
+    }
+
+    /// As [`Task::spawn`] for a pod that was made just now: whoever listens is told.
+    pub(crate) fn spawn_new(node: &Arc<Node>, start: Start) {
+        Self::spawn_with(node, start, &[EventKind::Created, EventKind::Started]);
+    }
+
+    fn spawn_with(node: &Arc<Node>, start: Start, news: &[EventKind]) {
         let supervisor = Supervisor::new(node.pod_dir(&start.id));
         let view = View {
             record: start.record.clone(),
@@ -110,6 +120,9 @@ impl Task {
         };
         task.publish();
         node.add_pod(pod);
+        for kind in news {
+            task.notify(&task.pod.id, *kind);
+        }
         tokio::spawn(task.run());
     }
 
@@ -152,13 +165,30 @@ impl Task {
 
     /// Tells whoever listens to the engine.
     pub(super) fn notify(&self, id: &str, kind: EventKind) {
+        self.notify_with(id, kind, None);
+    }
+
+    /// As [`Task::notify`], with a container that is no more.
+    pub(super) fn notify_with(&self, id: &str, kind: EventKind, gone: Option<ContainerStatus>) {
+        if self.node.events.receiver_count() == 0 {
+            return;
+        }
+        let view = self.pod.view();
+        let known = view.containers.iter().map(|(id, entry)| match entry {
+            Entry::Known(record) => status::status(record, false),
+            Entry::Unknown(why) => status::unknown(id, &self.pod.id, why),
+        });
         let notice = Notice {
             id: id.to_owned(),
             pod_id: self.pod.id.clone(),
             kind,
             at: ids::now(),
+            state: Arc::new(events::State {
+                pod: super::status::status(&self.node, &self.pod, false),
+                containers: known.chain(gone).collect(),
+            }),
         };
-        // Nobody listens: fine.
+        // Whoever listened may have left: fine.
         self.node.events.send(notice).ok();
     }
 
@@ -229,6 +259,7 @@ impl Task {
             tracing::warn!(pod.id = self.pod.id, why, "the pod is no longer ready");
             self.not_ready = Some(why.to_owned());
             self.publish();
+            self.notify(&self.pod.id, EventKind::Stopped);
         }
     }
 
