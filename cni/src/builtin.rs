@@ -1,14 +1,14 @@
 //! The network of a node on which nobody configured one.
 use std::path::PathBuf;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use serde_json::json;
 
 use crate::NetworkList;
 use crate::config::BUILTIN_KEY;
 use crate::plugin::{Failure, remove_network};
 
-/// The built-in network: one bridge, addresses from one subnet, masquerade to the outside.
+/// The built-in network: one bridge, addresses from one subnet of each family, masquerade to the outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuiltinOptions {
     /// The network's name.
@@ -17,6 +17,8 @@ pub struct BuiltinOptions {
     pub bridge_name: String,
     /// Where pods get their addresses from; its first address is the bridge's.
     pub subnet: Ipv4Net,
+    /// Where pods get a second address from, if they get one.
+    pub subnet6: Option<Ipv6Net>,
     /// Where reservations are kept, as host-local does.
     pub data_dir: PathBuf,
     /// MTU of the bridge's ports; None leaves the kernel's 1500.
@@ -29,6 +31,7 @@ impl Default for BuiltinOptions {
             name: "davit".to_owned(),
             bridge_name: "davit0".to_owned(),
             subnet: Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 89, 0, 0), 16),
+            subnet6: None,
             data_dir: "/var/lib/cni/networks".into(),
             mtu: None,
         }
@@ -42,7 +45,7 @@ impl BuiltinOptions {
     /// # Errors
     /// What the kernel refused; every step is tried.
     pub fn remove_from_host(&self) -> Result<(), Failure> {
-        remove_network(&self.name, &self.bridge_name, self.subnet)
+        remove_network(&self.name, &self.bridge_name)
     }
 }
 
@@ -52,6 +55,12 @@ impl NetworkList {
     /// Its plugins come from the binary that [`crate::Executor::with_builtin`] names, whatever else is installed.
     #[must_use]
     pub fn builtin(options: &BuiltinOptions) -> NetworkList {
+        let mut ranges = vec![json!([{"subnet": options.subnet.trunc().to_string()}])];
+        ranges.extend(
+            options
+                .subnet6
+                .map(|subnet| json!([{"subnet": subnet.trunc().to_string()}])),
+        );
         let mut bridge = json!({
             "type": "bridge",
             "bridge": options.bridge_name,
@@ -62,7 +71,7 @@ impl NetworkList {
             "capabilities": {"ips": true, "mac": true, "ipRanges": true, "netnsDies": true},
             "ipam": {
                 "type": "host-local",
-                "ranges": [[{"subnet": options.subnet.trunc().to_string()}]],
+                "ranges": ranges,
                 "dataDir": options.data_dir,
             },
         });

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::Error;
 use crate::names::bad_network_name;
 use crate::version::{SUPPORTED_VERSIONS, Version};
+use crate::{Attachment, Error};
 
 /// A network: a name and the chain of plugins that make it.
 #[derive(Debug, Clone, PartialEq)]
@@ -172,6 +172,27 @@ impl NetworkList {
         self.builtin
     }
 
+    /// The same network without plugins that have nothing to do for the attachment. Only the built-in network is
+    /// shortened so: what other plugins do without their arguments, they know themselves.
+    #[must_use]
+    pub fn shortened_for(&self, attachment: &Attachment) -> NetworkList {
+        if !self.builtin {
+            return self.clone();
+        }
+        let mut short = self.clone();
+        short.plugins.retain(|config| {
+            config.plugin != "portmap" || attachment.capability_args.contains_key("portMappings")
+        });
+        if let Some(plugins) = short.raw.get_mut("plugins") {
+            *plugins = short
+                .plugins
+                .iter()
+                .map(|p| Value::Object(p.raw.clone()))
+                .collect();
+        }
+        short
+    }
+
     /// The capabilities that any of its plugins declares.
     #[must_use]
     pub fn capabilities(&self) -> Vec<&str> {
@@ -183,6 +204,13 @@ impl NetworkList {
         all.sort_unstable();
         all.dedup();
         all
+    }
+
+    /// Whether a flag of the list is set; the text was checked when it was read.
+    pub(crate) fn flag(&self, key: &str) -> bool {
+        self.raw
+            .as_object()
+            .is_some_and(|raw| read_bool(raw, key).unwrap_or(false))
     }
 
     pub(crate) fn raw(&self) -> &Value {

@@ -180,6 +180,83 @@ impl Executor {
         Cache::in_dir(&self.cache_dir).all(container_id)
     }
 
+    /// Asks each plugin whether the attachment is still as its ADD made it (CHECK), with the cached result.
+    ///
+    /// A list that says `disableCheck` is not asked.
+    ///
+    /// # Errors
+    /// The first plugin that finds something else; no cached result; a list older than 0.4.0, which has no such verb.
+    pub fn check(&self, network: &NetworkList, attachment: &Attachment) -> Result<(), Error> {
+        check_names(network, attachment)?;
+        let cannot = |reason: &str| Error::Config {
+            origin: format!("{:?}", network.name()),
+            reason: reason.to_owned(),
+        };
+        if network.cni_version() < Version::V0_4_0 {
+            return Err(cannot("cniVersion before 0.4.0 has no CHECK"));
+        }
+        if network.flag("disableCheck") {
+            return Ok(());
+        }
+        let (name, id, ifname) = (network.name(), &attachment.container_id, &attachment.ifname);
+        let previous = Cache::in_dir(&self.cache_dir)
+            .get(name, id, ifname)
+            .and_then(|cached| AddResult::parse(cached.result?, network.cni_version()).ok())
+            .ok_or_else(|| cannot("CHECK needs the result of an ADD, and none is cached"))?;
+        let call = Call {
+            network,
+            attachment,
+            command: "CHECK",
+            netns: attachment
+                .netns
+                .as_deref()
+                .map(|path| path.to_string_lossy().into_owned())
+                .unwrap_or_default(),
+        };
+        for config in network.plugins() {
+            self.run(&call, config, Some(&previous.raw))?;
+        }
+        Ok(())
+    }
+
+    /// Detaches what the cache remembers of the network and `valid` does not know, and has the plugins of a network
+    /// of version 1.1.0 or later release whatever else belongs to no attachment of `valid` (GC).
+    ///
+    /// `valid` are pairs of container id and interface. A list that says `disableGC` is left alone.
+    ///
+    /// # Errors
+    /// The first failure; everything is tried before it is given.
+    pub fn gc(&self, network: &NetworkList, valid: &[(String, String)]) -> Result<(), Error> {
+        if network.flag("disableGC") {
+            return Ok(());
+        }
+        let mut first_error = Ok(());
+        for cached in self.cached_attachments(None)? {
+            let known = valid
+                .iter()
+                .any(|(id, ifname)| *id == cached.container_id && *ifname == cached.ifname);
+            if cached.network != network.name() || known {
+                continue;
+            }
+            let deleted = NetworkList::parse(&cached.config)
+                .and_then(|then| self.del(&then, &cached.attachment()));
+            first_error = first_error.and(deleted);
+        }
+        if network.cni_version() < Version::V1_1_0 {
+            return first_error;
+        }
+        let list: Vec<Value> = valid
+            .iter()
+            .map(|(id, ifname)| json!({"containerID": id, "ifname": ifname}))
+            .collect();
+        for config in network.plugins() {
+            let extra = [("cni.dev/valid-attachments", Value::Array(list.clone()))];
+            let asked = self.ask(network, config, "GC", &extra);
+            first_error = first_error.and(asked);
+        }
+        first_error
+    }
+
     /// Asks a plugin which versions of the specification it supports.
     ///
     /// # Errors
@@ -236,24 +313,36 @@ impl Executor {
             return self.check_installed(network);
         }
         for config in network.plugins() {
-            let mut object = config.raw.clone();
-            object.insert("name".to_owned(), network.name().into());
-            object.insert(
-                "cniVersion".to_owned(),
-                network.cni_version().to_string().into(),
-            );
-            let invocation = Invocation {
-                plugin: &config.plugin,
-                path: self.find(network, &config.plugin)?,
-                command: "STATUS",
-                env: vec![("CNI_PATH", self.cni_path(network))],
-                stdin: Value::Object(object).to_string().into_bytes(),
-                own_group: true,
-                timeout: self.timeout,
-            };
-            invocation.run()?;
+            self.ask(network, config, "STATUS", &[])?;
         }
         Ok(())
+    }
+
+    /// A verb that is about no container.
+    fn ask(
+        &self,
+        network: &NetworkList,
+        config: &PluginConfig,
+        command: &'static str,
+        extra: &[(&str, Value)],
+    ) -> Result<(), Error> {
+        let mut object = config.raw.clone();
+        let version = network.cni_version().to_string();
+        object.insert("name".to_owned(), network.name().into());
+        object.insert("cniVersion".to_owned(), version.into());
+        for (key, value) in extra {
+            object.insert((*key).to_owned(), value.clone());
+        }
+        let invocation = Invocation {
+            plugin: &config.plugin,
+            path: self.find(network, &config.plugin)?,
+            command,
+            env: vec![("CNI_PATH", self.cni_path(network))],
+            stdin: Value::Object(object).to_string().into_bytes(),
+            own_group: true,
+            timeout: self.timeout,
+        };
+        invocation.run().map(drop)
     }
 
     fn run<'a>(

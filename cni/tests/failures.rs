@@ -237,7 +237,7 @@ fn what_this_bridge_does_not_do_is_an_error_with_the_field_and_its_value() {
         return;
     }
     let world = World::new();
-    let v6 = json!({"type": "host-local", "dataDir": world.path("ipam"), "subnet": "fd00::/64"});
+    let v6 = json!({"type": "host-local", "dataDir": world.path("ipam"), "subnet": "fd00::/127"});
     let table = [
         (json!({"vlan": 100}), 2, "unsupported field \"vlan\": 100"),
         (
@@ -278,8 +278,8 @@ fn what_this_bridge_does_not_do_is_an_error_with_the_field_and_its_value() {
         ),
         (
             json!({ "ipam": v6 }),
-            2,
-            "range set 0: unsupported field \"subnet\": fd00::/64",
+            7,
+            "range set 0: ipam: subnet fd00::/127 is too small",
         ),
         (
             json!({"ipam": {"type": "nope"}}),

@@ -340,7 +340,7 @@ fn our_portmap_under_libcni_does_what_the_reference_does() {
         // Names and addresses of links differ by namespace.
         result["interfaces"] = Value::Null;
         answers.push((result, seen, from_itself, refused, gone));
-        drop(checked);
+        assert!(checked.status.success(), "{checked:?}");
     }
     assert_eq!(answers[0], answers[1], "the reference's and ours");
 }

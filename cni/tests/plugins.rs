@@ -116,12 +116,15 @@ fn what_is_missing_or_wrong_in_the_environment_is_said() {
         (100, true),
         "{msg}"
     );
-    for verb in ["CHECK", "GC"] {
+    for (verb, expected) in [
+        ("CHECK", "key \"prevResult\" is missing"),
+        (
+            "GC",
+            "GC needs \"cni.dev/valid-attachments\", the list of what is still attached",
+        ),
+    ] {
         let (code, msg) = with(&[("CNI_COMMAND", verb)]);
-        assert_eq!(
-            (code, msg),
-            (4, format!("plugin bridge does not support the verb {verb}"))
-        );
+        assert_eq!((code, msg.as_str()), (7, expected), "{verb}");
     }
     assert_eq!(
         with(&[("CNI_COMMAND", "add")]),

@@ -517,3 +517,80 @@ fn without_snat_nothing_is_masqueraded_and_with_masq_all_everything_is() {
         );
     }
 }
+
+#[test]
+fn host_ports_lead_to_both_families() {
+    if !is_root() {
+        return;
+    }
+    let world = World::new();
+    let outside = neighbour(&world);
+    let ipam = json!({
+        "type": "host-local", "dataDir": world.path("ipam"),
+        "ranges": [[{"subnet": "10.203.10.0/24"}], [{"subnet": "fd00:203:10::/64"}]],
+    });
+    let mut conf = conflist(&world, "both", "10.203.10.0/24", json!({}));
+    conf["plugins"][0]["ipam"] = ipam;
+    let network = NetworkList::parse(conf.to_string().as_bytes()).unwrap();
+    let before = world.attachment("server");
+    let echo = inside(&before, || Echo::listen_at("::".parse().unwrap()));
+    let port = echo.address.port();
+    let server = before.with_capability(
+        "portMappings",
+        json!([
+            {"hostPort": 12000, "containerPort": port, "protocol": "tcp"},
+            {"hostPort": 12001, "containerPort": port, "protocol": "tcp", "hostIP": "2001:db8::1"},
+            {"hostPort": 12002, "containerPort": port, "protocol": "tcp", "hostIP": "::"},
+        ]),
+    );
+    add(&world, &network, &server).unwrap();
+    let other = world.attachment("other");
+    add(&world, &network, &other).unwrap();
+
+    assert_eq!(
+        world.host.run(|| seen_from(at("127.0.0.1", 12000))),
+        "10.203.10.1"
+    );
+    assert!(
+        world.host.run(|| refused(at("::1", 12000))),
+        "::1 leads nowhere, and says so at once"
+    );
+    for port in [12000, 12001, 12002] {
+        let seen = |from: &str| (from.to_owned(), format!("port {port}"));
+        assert_eq!(
+            (
+                outside.run(|| seen_from(at("2001:db8::1", port))),
+                format!("port {port}")
+            ),
+            seen("2001:db8::2")
+        );
+        assert_eq!(
+            (
+                inside(&other, || seen_from(at("2001:db8::1", port))),
+                format!("port {port}")
+            ),
+            seen("fd00:203:10::1")
+        );
+    }
+    assert!(
+        outside.run(|| refused(at("192.0.2.1", 12002))),
+        "only IPv6 was asked for"
+    );
+    world
+        .host
+        .run(|| world.executor().check(&network, &server))
+        .unwrap();
+    world
+        .host
+        .run(|| nft(&["flush", "map", "inet", "davit-ports", "ports6"]));
+    let error = world
+        .host
+        .run(|| world.executor().check(&network, &server))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("host port 12000/tcp of :: does not lead to [fd00:203:10::2]"),
+        "{error}"
+    );
+    del(&world, &network, &server);
+}

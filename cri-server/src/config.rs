@@ -218,6 +218,7 @@ impl Builder<'_> {
             cache_dir,
             bridge,
             subnet,
+            subnet6: self.file.subnet6.take(),
             ..defaults
         }
     }

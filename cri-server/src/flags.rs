@@ -112,6 +112,7 @@ Configuration file (TOML; an unknown key is an error):
   [network]                           # the built-in network
   bridge = \"davit0\"
   subnet = \"10.89.0.0/16\"
+  subnet6 = \"auto\"                    # or \"fd00:89::/64\"; without it pods have no IPv6
 
 A flag wins over the file. SIGTERM and SIGINT stop the daemon and leave the pods running.
 Exit codes: 0 stopped by a signal, 1 could not start or serve, 64 wrong flags or configuration.

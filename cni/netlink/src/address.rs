@@ -4,7 +4,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use netlink_packet_core::Emitable;
 use netlink_packet_route::AddressFamily;
-use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope,
+};
 use nix::libc;
 
 use crate::attr::{as_ip, as_u32, attributes};
@@ -27,12 +29,16 @@ pub struct Address {
 }
 
 impl Rtnl {
-    /// Gives a link an address; the route to its subnet comes with it.
+    /// Gives a link an address; the route to its subnet comes with it. An IPv6 address is usable at once: whoever gives
+    /// it knows that nobody else has it, and asking the neighbours would take a second.
     ///
     /// # Errors
     /// `EEXIST` if the link has it.
     pub fn add_address(&mut self, link: &Link, net: IpNet) -> Result<()> {
         let mut message = address(link, net);
+        if net.addr().is_ipv6() {
+            message.header.flags |= AddressHeaderFlags::Nodad;
+        }
         if let IpNet::V4(v4) = net
             && v4.prefix_len() < 31
         {

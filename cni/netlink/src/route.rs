@@ -121,8 +121,20 @@ impl Rtnl {
     /// # Errors
     /// The kernel refused the question, or the table never stood still.
     pub fn routes(&mut self) -> Result<Vec<Route>> {
+        self.routes_of(AddressFamily::Inet)
+    }
+
+    /// All IPv6 routes of the namespace, of every table.
+    ///
+    /// # Errors
+    /// As [`Rtnl::routes`].
+    pub fn routes6(&mut self) -> Result<Vec<Route>> {
+        self.routes_of(AddressFamily::Inet6)
+    }
+
+    fn routes_of(&mut self, family: AddressFamily) -> Result<Vec<Route>> {
         let mut question = RouteMessage::default();
-        question.header.address_family = AddressFamily::Inet;
+        question.header.address_family = family;
         let messages = self.socket.dump(
             RTM_GETROUTE,
             &bytes(&question),

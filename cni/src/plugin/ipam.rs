@@ -39,11 +39,28 @@ pub(crate) fn del(plugin: &str, request: &Request) -> Result<(), Failure> {
 
 /// Asks whether addresses could be had.
 pub(crate) fn status(plugin: &str, request: &Request) -> Result<(), Failure> {
+    ask(plugin, request, "STATUS", host_local::status)
+}
+
+/// Asks whether the attachment's addresses are still its own.
+pub(crate) fn check(plugin: &str, request: &Request) -> Result<(), Failure> {
+    ask(plugin, request, "CHECK", host_local::check)
+}
+
+/// Has addresses released that nobody knows any more.
+pub(crate) fn collect(plugin: &str, request: &Request) -> Result<(), Failure> {
+    ask(plugin, request, "GC", host_local::collect)
+}
+
+fn ask(
+    plugin: &str,
+    request: &Request,
+    command: &'static str,
+    ours: fn(&Request) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     match foreign(plugin, request)? {
-        None => host_local::status(request),
-        Some(path) => Ok(invocation(plugin, path, request, "STATUS")
-            .run()
-            .map(drop)?),
+        None => ours(request),
+        Some(path) => Ok(invocation(plugin, path, request, command).run().map(drop)?),
     }
 }
 

@@ -70,3 +70,16 @@ pub(crate) fn del(request: &Request) -> Result<(), Failure> {
     }
     Ok(())
 }
+
+/// Whether `lo` is up.
+pub(crate) fn check(request: &Request) -> Result<(), Failure> {
+    let netns = request.netns()?;
+    let mut rtnl = netns.visit(Rtnl::open)??;
+    match rtnl.link_by_name(LO)? {
+        Some(lo) if lo.up => Ok(()),
+        _ => Err(Failure::refused(format!(
+            "interface {LO:?} of network namespace {:?} is not up",
+            netns.path()
+        ))),
+    }
+}

@@ -73,23 +73,25 @@ fn dispatch(name: &str, request: &Request) -> Result<Option<Value>, Failure> {
     match (name, request.command.as_str()) {
         ("bridge", "ADD") => bridge::add(request).map(Some),
         ("bridge", "DEL") => bridge::del(request).map(|()| None),
+        ("bridge", "CHECK") => bridge::check(request).map(|()| None),
         ("bridge", "STATUS") => bridge::status(request).map(|()| None),
+        ("bridge", "GC") => bridge::collect(request).map(|()| None),
         ("host-local", "ADD") => {
             host_local::add(request).map(|r| Some(r.to_value(request.version)))
         }
         ("host-local", "DEL") => host_local::del(request).map(|()| None),
+        ("host-local", "CHECK") => host_local::check(request).map(|()| None),
         ("host-local", "STATUS") => host_local::status(request).map(|()| None),
+        ("host-local", "GC") => host_local::collect(request).map(|()| None),
         ("loopback", "ADD") => loopback::add(request).map(Some),
         ("loopback", "DEL") => loopback::del(request).map(|()| None),
-        ("loopback", "STATUS") => Ok(None),
+        ("loopback", "CHECK") => loopback::check(request).map(|()| None),
+        ("loopback", "STATUS" | "GC") => Ok(None),
         ("portmap", "ADD") => portmap::add(request).map(Some),
         ("portmap", "DEL") => portmap::del(request).map(|()| None),
         ("portmap", "CHECK") => portmap::check(request).map(|()| None),
         ("portmap", "STATUS") => portmap::status(request).map(|()| None),
         ("portmap", "GC") => portmap::collect(request).map(|()| None),
-        (_, command @ ("CHECK" | "GC")) => Err(Failure::environment(format!(
-            "plugin {name} does not support the verb {command}"
-        ))),
         (_, command) => Err(Failure::environment(format!(
             "unknown CNI_COMMAND {command:?}"
         ))),

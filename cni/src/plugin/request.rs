@@ -9,6 +9,7 @@ use serde_json::Value;
 use sys::netns::NetNs;
 
 use super::Failure;
+use crate::AddResult;
 use crate::names::{bad_container_id, bad_ifname, bad_network_name};
 use crate::version::{SUPPORTED_VERSIONS, Version};
 
@@ -75,6 +76,16 @@ impl Request {
         T::deserialize(&self.config).map_err(|e| {
             Failure::decoding(format!("configuration of network {:?}: {e}", self.network))
         })
+    }
+
+    /// What the plugins before gave, or for CHECK all of them.
+    pub(crate) fn previous_result(&self) -> Result<AddResult, Failure> {
+        let value = self.config.get("prevResult").filter(|v| !v.is_null());
+        let Some(value) = value else {
+            return Err(Failure::config("key \"prevResult\" is missing"));
+        };
+        AddResult::parse(value.clone(), self.version)
+            .map_err(|reason| Failure::decoding(format!("prevResult: {reason}")))
     }
 
     /// The container's namespace, which must not be the plugin's own: DEL would take the host's interfaces.

@@ -22,3 +22,18 @@ pub(crate) fn set_if_there(key: &str, value: &str) -> Result<(), Failure> {
         _ => set(key, value),
     }
 }
+
+/// The value of a parameter, if there is such a one.
+pub(crate) fn get(key: &str) -> Option<String> {
+    let text = fs::read_to_string(PathBuf::from("/proc/sys").join(key)).ok()?;
+    Some(text.trim().to_owned())
+}
+
+/// The names below a key, `eth0` below `net/ipv6/conf`.
+pub(crate) fn keys(key: &str) -> Vec<String> {
+    let entries = fs::read_dir(PathBuf::from("/proc/sys").join(key));
+    let names = entries.into_iter().flatten().flatten();
+    names
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect()
+}

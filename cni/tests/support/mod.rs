@@ -249,6 +249,11 @@ pub struct Echo {
 impl Echo {
     /// Listens in the calling thread's namespace.
     pub fn listen(address: Ipv4Addr) -> Echo {
+        Echo::listen_at(address.into())
+    }
+
+    /// As [`Echo::listen`], of either family; `::` takes both.
+    pub fn listen_at(address: std::net::IpAddr) -> Echo {
         let listener = TcpListener::bind((address, 0)).expect("listen");
         let address = listener.local_addr().unwrap();
         let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
@@ -262,7 +267,9 @@ impl Echo {
                 )];
                 nix::poll::poll(&mut fds, 50u8).ok();
                 if let Ok((mut connection, from)) = listener.accept() {
-                    connection.write_all(from.ip().to_string().as_bytes()).ok();
+                    connection
+                        .write_all(from.ip().to_canonical().to_string().as_bytes())
+                        .ok();
                 }
             }
         });

@@ -66,6 +66,8 @@ pub struct NetworkConfig {
     pub bridge: String,
     /// The built-in network's subnet; `None` means the plugin's default.
     pub subnet: Option<String>,
+    /// The IPv6 subnet of the built-in network: `auto` for a unique local one if the host has IPv6; `None` for no IPv6.
+    pub subnet6: Option<String>,
     /// Where the built-in network's addresses are recorded; `None` means the plugin's default.
     pub data_dir: Option<PathBuf>,
 }
@@ -83,6 +85,7 @@ impl Default for NetworkConfig {
             timeout: Duration::from_secs(60),
             bridge: "davit0".into(),
             subnet: None,
+            subnet6: None,
             data_dir: None,
         }
     }

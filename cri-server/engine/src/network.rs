@@ -1,10 +1,13 @@
 //! The pods' network, by CNI.
 
 mod attachment;
+mod builtin;
+mod watch;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
-use cni::{BuiltinOptions, Executor, NetworkList};
+use cni::{Executor, NetworkList};
 
 use crate::config::NetworkConfig;
 use crate::error::{Error, Result};
@@ -16,40 +19,18 @@ const INTERFACE: &str = "eth0";
 
 /// How pods get their network.
 pub(crate) struct Network {
+    source: Arc<Source>,
+    watch: watch::Watch,
+}
+
+/// Where networks come from and who runs them.
+struct Source {
     executor: Executor,
-    conf_dir: PathBuf,
+    conf_dir: std::path::PathBuf,
     builtin: NetworkList,
 }
 
-impl Network {
-    pub(crate) fn new(config: &NetworkConfig) -> Result<Self> {
-        let mut options = BuiltinOptions {
-            bridge_name: config.bridge.clone(),
-            ..BuiltinOptions::default()
-        };
-        if options.bridge_name != BuiltinOptions::default().bridge_name {
-            // Another bridge is another network: its addresses and rules are its own.
-            options.name.clone_from(&options.bridge_name);
-        }
-        if let Some(subnet) = &config.subnet {
-            options.subnet = subnet.parse().map_err(|error| {
-                Error::invalid("network.subnet", format!("{subnet:?}: {error}"))
-            })?;
-        }
-        if let Some(dir) = &config.data_dir {
-            options.data_dir.clone_from(dir);
-        }
-        let mut executor = Executor::new(config.bin_dirs.clone());
-        executor.cache_dir.clone_from(&config.cache_dir);
-        executor.timeout = config.timeout;
-        executor.builtin_plugins.clone_from(&config.plugins);
-        Ok(Self {
-            executor,
-            conf_dir: config.conf_dir.clone(),
-            builtin: NetworkList::builtin(&options),
-        })
-    }
-
+impl Source {
     /// The network that new pods get: the first valid configuration, read each time, else the built-in one.
     fn current(&self) -> Result<NetworkList> {
         let found = NetworkList::load_dir(&self.conf_dir).map_err(|error| {
@@ -63,34 +44,57 @@ impl Network {
         })?;
         Ok(found.unwrap_or_else(|| self.builtin.clone()))
     }
+}
 
-    /// Whether a pod would get a network now.
+impl Network {
+    pub(crate) fn new(config: &NetworkConfig) -> Result<Self> {
+        let mut executor = Executor::new(config.bin_dirs.clone());
+        executor.cache_dir.clone_from(&config.cache_dir);
+        executor.timeout = config.timeout;
+        executor.builtin_plugins.clone_from(&config.plugins);
+        let source = Arc::new(Source {
+            executor,
+            conf_dir: config.conf_dir.clone(),
+            builtin: NetworkList::builtin(&builtin::options(config)?),
+        });
+        Ok(Self {
+            watch: watch::Watch::start(&source),
+            source,
+        })
+    }
+
+    /// Whether a pod would get a network now. The files are looked at each time; what the plugins said is the watch's
+    /// last word, for asking them may take long.
     pub(crate) fn condition(&self) -> Condition {
-        let kind = "NetworkReady".to_owned();
-        match self.current() {
-            Ok(_) => Condition {
-                kind,
-                status: true,
-                ..Condition::default()
+        let not_ready = |reason: &str, message: String| Condition {
+            kind: "NetworkReady".to_owned(),
+            status: false,
+            reason: reason.to_owned(),
+            message,
+        };
+        match self.source.current() {
+            Ok(network) => match self.watch.plugins_say(&network) {
+                Ok(()) => Condition {
+                    kind: "NetworkReady".to_owned(),
+                    status: true,
+                    ..Condition::default()
+                },
+                Err(message) => not_ready("NetworkPluginNotReady", message),
             },
-            Err(error) => Condition {
-                kind,
-                status: false,
-                reason: "NetworkConfigInvalid".into(),
-                message: error.report(),
-            },
+            Err(error) => not_ready("NetworkConfigInvalid", error.report()),
         }
     }
 
     /// The name of the network that new pods get, for people.
     pub(crate) fn name(&self) -> String {
-        self.current()
+        self.source
+            .current()
             .map_or_else(|error| error.report(), |network| network.name().to_owned())
     }
 
     /// Connects the pod whose network namespace is pinned at `netns`; the answer is its addresses.
     pub(crate) fn attach(&self, pod: &PodRecord, netns: &Path) -> Result<Vec<String>> {
-        let network = self.current()?;
+        let network = self.source.current()?;
         let attachment = attachment::of(pod, netns, INTERFACE)?;
         for ignored in attachment::ignored(&attachment, &network) {
             tracing::warn!(
@@ -99,7 +103,9 @@ impl Network {
                 network.name()
             );
         }
-        let result = self.executor.add(&network, &attachment).map_err(|error| {
+        let network = network.shortened_for(&attachment);
+        let added = self.source.executor.add(&network, &attachment);
+        let result = added.map_err(|error| {
             failed(
                 format!("connect the pod to network {:?}", network.name()),
                 error,
@@ -121,7 +127,8 @@ impl Network {
 
     /// Disconnects a pod by what the cache remembers of its ADD; nothing remembered: nothing to do.
     pub(crate) fn detach(&self, pod_id: &str) -> Result<()> {
-        self.executor
+        self.source
+            .executor
             .del_cached(pod_id, INTERFACE)
             .map_err(|error| failed("disconnect the pod from its network".into(), error))
     }
@@ -129,7 +136,7 @@ impl Network {
     /// Disconnects the pods of `pods_dir` that are there no more, as after a reboot. Other engines share the
     /// cache: only attachments whose namespace was pinned below `pods_dir` are ours.
     pub(crate) fn forget_all_but(&self, pods_dir: &Path, known: impl Fn(&str) -> bool) {
-        let cached = match self.executor.cached_attachments(None) {
+        let cached = match self.source.executor.cached_attachments(None) {
             Ok(cached) => cached,
             Err(error) => {
                 tracing::warn!(
@@ -150,6 +157,35 @@ impl Network {
             {
                 tracing::warn!(pod.id = one.container_id, "{}", error.report());
             }
+        }
+    }
+
+    /// Has the plugins release what belongs to no attachment any more, as after a crash that lost the cache. For the
+    /// time before the first pod: an attachment in the making would not be known.
+    ///
+    /// A network that another runtime uses as well is left alone.
+    pub(crate) fn collect(&self, pods_dir: &Path) {
+        let executor = &self.source.executor;
+        let collected = executor.cached_attachments(None).and_then(|cached| {
+            let Ok(network) = self.source.current() else {
+                return Ok(());
+            };
+            let ours = |one: &cni::CachedAttachment| {
+                one.netns
+                    .as_deref()
+                    .is_some_and(|netns| netns.starts_with(pods_dir))
+            };
+            if !network.is_builtin() && !cached.iter().all(ours) {
+                return Ok(());
+            }
+            let valid: Vec<(String, String)> = cached
+                .into_iter()
+                .map(|one| (one.container_id, one.ifname))
+                .collect();
+            executor.gc(&network, &valid)
+        });
+        if let Err(error) = collected {
+            tracing::warn!("{}", failed("clean up networks".into(), error).report());
         }
     }
 }

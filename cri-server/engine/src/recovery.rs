@@ -281,6 +281,7 @@ fn sweep(node: &Arc<Node>) {
         }
     }
     node.network.forget_all_but(&node.pods_dir(), known);
+    node.network.collect(&node.pods_dir());
     match node.store.collect_garbage() {
         Ok(report) => tracing::debug!(
             layers = report.layers,

@@ -1,7 +1,7 @@
 //! The configuration file: TOML, walked by hand so that every mistake is found in one go, each with its line.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use engine::Handler;
@@ -17,6 +17,7 @@ pub(super) struct File {
     pub(super) runtimes: BTreeMap<String, Handler>,
     pub(super) bridge: Option<String>,
     pub(super) subnet: Option<String>,
+    pub(super) subnet6: Option<String>,
     pub(super) cgroup_root: Option<String>,
 }
 
@@ -58,9 +59,29 @@ pub(super) fn check_subnet(subnet: &str) -> Result<(), String> {
         Some((IpAddr::V4(_), length)) => Err(format!(
             "{subnet:?}: a prefix of {length} bits leaves no room for pods; use 1 to 30"
         )),
-        Some((IpAddr::V6(_), _)) => Err(format!("{subnet:?}: the built-in network is IPv4 only")),
+        Some((IpAddr::V6(_), _)) => Err(format!("{subnet:?}: an IPv6 subnet is subnet6")),
         None => Err(format!(
             "{subnet:?} is not an IPv4 subnet such as \"10.89.0.0/16\""
+        )),
+    }
+}
+
+/// `auto`, or an IPv6 address and a prefix length.
+pub(super) fn check_subnet6(subnet: &str) -> Result<(), String> {
+    let parts = subnet.split_once('/').and_then(|(address, length)| {
+        Some((
+            address.parse::<Ipv6Addr>().ok()?,
+            length.parse::<u8>().ok()?,
+        ))
+    });
+    match parts {
+        Some((_, 1..=126)) => Ok(()),
+        Some((_, length)) => Err(format!(
+            "{subnet:?}: a prefix of {length} bits leaves no room for pods; use 1 to 126"
+        )),
+        None if subnet == "auto" => Ok(()),
+        None => Err(format!(
+            "{subnet:?} is neither \"auto\" nor an IPv6 subnet such as \"fd00:89::/64\""
         )),
     }
 }
@@ -163,7 +184,8 @@ impl Reader<'_> {
             match inner.0.get_ref().as_ref() {
                 "bridge" => file.bridge = self.checked("network.", inner, check_link_name),
                 "subnet" => file.subnet = self.checked("network.", inner, check_subnet),
-                _ => self.unknown("network.", inner, "bridge, subnet"),
+                "subnet6" => file.subnet6 = self.checked("network.", inner, check_subnet6),
+                _ => self.unknown("network.", inner, "bridge, subnet, subnet6"),
             }
         }
     }

@@ -107,6 +107,7 @@ args = [1]
 [network]
 bridge = \"a-name-that-is-too-long\"
 subnet = \"10.0.0.0/33\"
+subnet6 = \"10.0.0.0/8\"
 ";
     assert_eq!(
         problems(text, &[]),
@@ -119,6 +120,7 @@ subnet = \"10.0.0.0/33\"
             "config.toml:9: runtimes.crun.args: must be an array of strings, is array",
             "config.toml:12: network.bridge: \"a-name-that-is-too-long\" cannot be the name of a network link (1 to 15 bytes, no slash, colon or space)",
             "config.toml:13: network.subnet: \"10.0.0.0/33\": a prefix of 33 bits leaves no room for pods; use 1 to 30",
+            "config.toml:14: network.subnet6: \"10.0.0.0/8\" is neither \"auto\" nor an IPv6 subnet such as \"fd00:89::/64\"",
         ]
         .map(String::from)
         .to_vec()

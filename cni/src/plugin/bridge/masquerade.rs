@@ -33,39 +33,45 @@ const BASE_CHAIN: &str = "postrouting";
 const SOURCE_NAT: i32 = 100;
 const PREFIX: &str = "masq-";
 
-/// Makes the masquerade of a subnet, if it is not there.
-pub(super) fn ensure(network: &str, subnet: IpNet) -> Result<(), Failure> {
+/// Makes the masquerade of a network's subnets, if it is not there.
+pub(super) fn ensure(network: &str, subnets: &[IpNet]) -> Result<(), Failure> {
     let mut nft = Nft::open()?;
-    let present = subnets(&mut nft)?;
-    if present
-        .iter()
-        .any(|s| s.subnet == subnet && s.network == network)
-    {
+    let present = present(&mut nft)?;
+    let is_there = |subnet: &IpNet| {
+        present
+            .iter()
+            .any(|s| s.subnet == *subnet && s.network == network)
+    };
+    let missing: Vec<IpNet> = subnets.iter().copied().filter(|s| !is_there(s)).collect();
+    if missing.is_empty() {
         return Ok(());
     }
     let mut batch = Batch::new();
     prepare(&mut batch);
-    for other in present.iter().filter(|s| overlap(s.subnet, subnet)) {
-        // The network had another subnet before; or it is somebody else's, and one of the two must go.
-        if other.network != network {
-            let msg = format!(
-                "network {network:?}: its subnet {subnet} overlaps with {} of network {:?}, which is masqueraded already",
-                other.subnet, other.network
-            );
-            return Err(Failure::config(msg));
+    for subnet in missing {
+        for other in present.iter().filter(|s| overlap(s.subnet, subnet)) {
+            // The network had another subnet before; or it is somebody else's, and one of the two must go.
+            if other.network != network {
+                let msg = format!(
+                    "network {network:?}: its subnet {subnet} overlaps with {} of network {:?}, which is masqueraded already",
+                    other.subnet, other.network
+                );
+                return Err(Failure::config(msg));
+            }
+            forget(&mut batch, other);
         }
-        forget(&mut batch, other);
+        add(&mut batch, network, subnet);
     }
+    Ok(nft.commit(&batch)?)
+}
+
+fn add(batch: &mut Batch, network: &str, subnet: IpNet) {
     let chain = chain_name(network, subnet);
-    batch
-        .add_chain(
-            TABLE,
-            &Chain {
-                name: &chain,
-                base: None,
-            },
-        )
-        .flush_chain(TABLE, &chain);
+    let empty = Chain {
+        name: &chain,
+        base: None,
+    };
+    batch.add_chain(TABLE, &empty).flush_chain(TABLE, &chain);
     for stays in [subnet, multicast(subnet)] {
         let rule = [
             Expr::is_family_of(stays.addr()),
@@ -81,24 +87,21 @@ pub(super) fn ensure(network: &str, subnet: IpNet) -> Result<(), Failure> {
         map_of(subnet),
         &Element::subnet(subnet).to(Verdict::Goto(chain)),
     );
-    Ok(nft.commit(&batch)?)
 }
 
-/// Removes the masquerade of a subnet, and the table with the last one. Nothing there is as good.
-pub(super) fn remove(network: &str, subnet: IpNet) -> Result<(), Failure> {
+/// Removes the masquerade of a network, and the table with the last one. Nothing there is as good.
+pub(super) fn remove(network: &str) -> Result<(), Failure> {
     let mut nft = Nft::open()?;
-    let present = subnets(&mut nft)?;
-    let Some(ours) = present
-        .iter()
-        .find(|s| s.subnet == subnet && s.network == network)
-    else {
+    let present = present(&mut nft)?;
+    let ours: Vec<&Masqueraded> = present.iter().filter(|s| s.network == network).collect();
+    if ours.is_empty() {
         return Ok(());
-    };
+    }
     let mut batch = Batch::new();
-    if present.len() == 1 {
+    if present.len() == ours.len() {
         batch.delete_table(TABLE);
     } else {
-        forget(&mut batch, ours);
+        ours.into_iter().for_each(|one| forget(&mut batch, one));
     }
     Ok(nft.commit(&batch)?)
 }
@@ -109,7 +112,7 @@ struct Masqueraded {
     subnet: IpNet,
 }
 
-fn subnets(nft: &mut Nft) -> Result<Vec<Masqueraded>, Failure> {
+fn present(nft: &mut Nft) -> Result<Vec<Masqueraded>, Failure> {
     let mut elements = nft.elements(TABLE, MAP)?;
     elements.extend(nft.elements(TABLE, MAP6)?);
     let chains = elements.into_iter().filter_map(|e| match e.verdict {

@@ -1,6 +1,6 @@
 //! bridge: a veth pair between the container and a bridge of the host.
 //!
-//! Configuration as for the reference plugin (<https://www.cni.dev/plugins/current/main/bridge/>), IPv4. What it does
+//! Configuration as for the reference plugin (<https://www.cni.dev/plugins/current/main/bridge/>). What it does
 //! in this order: addresses from the IPAM plugin, the bridge with the gateway's address, masquerade of the subnet,
 //! the veth pair, the container's side. An ADD that fails undoes what was the container's own; the bridge and the
 //! masquerade belong to the network and stay.
@@ -10,9 +10,9 @@ mod masquerade;
 mod network;
 mod port;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use netlink::{LinkChange, Mac, Rtnl};
 use serde_json::Value;
 use sys::netns::NetNs;
@@ -64,6 +64,26 @@ pub(crate) fn status(request: &Request) -> Result<(), Failure> {
         .map_or(Ok(()), |plugin| ipam::status(plugin, request))
 }
 
+/// Whether what ADD made is still there: the bridge, the container's interface, its addresses and routes.
+pub(crate) fn check(request: &Request) -> Result<(), Failure> {
+    let config = Config::load(request)?;
+    let previous = request.previous_result()?;
+    if let Some(plugin) = &config.ipam {
+        ipam::check(plugin, request)?;
+    }
+    network::check(&config)?;
+    port::check(request, &previous)
+}
+
+/// Has addresses released that nobody knows any more. Links go with their namespaces.
+pub(crate) fn collect(request: &Request) -> Result<(), Failure> {
+    let config = Config::load(request)?;
+    config
+        .ipam
+        .as_deref()
+        .map_or(Ok(()), |plugin| ipam::collect(plugin, request))
+}
+
 fn attach(
     request: &Request,
     config: &Config,
@@ -77,9 +97,8 @@ fn attach(
         network::ensure_gateway(&mut host, &bridge, config, &result)?;
     }
     if config.masquerade {
-        for (net, _) in &ips {
-            masquerade::ensure(&request.network, IpNet::V4(net.trunc()))?;
-        }
+        let subnets: Vec<IpNet> = ips.iter().map(IpNet::trunc).collect();
+        masquerade::ensure(&request.network, &subnets)?;
     }
     let port = Port {
         host_name: hash::veth_name(&request.container_id, &request.ifname),
@@ -114,42 +133,46 @@ fn attach(
     Ok(result.to_value(request.version))
 }
 
-/// Checks what the IPAM plugin gave, and adds what follows from it: the gateway, and the default route to it.
-fn complete(
-    config: &Config,
-    result: &mut AddResult,
-) -> Result<Vec<(Ipv4Net, Option<IpAddr>)>, Failure> {
+/// Checks what the IPAM plugin gave, and adds what follows from it: the gateways, and the default routes to them.
+fn complete(config: &Config, result: &mut AddResult) -> Result<Vec<IpNet>, Failure> {
     if config.ipam.is_some() && result.ips.is_empty() {
         return Err(Failure::refused("the IPAM plugin gave no address"));
     }
-    let mut ips = Vec::new();
     for ip in &mut result.ips {
-        let IpNet::V4(net) = ip.address else {
-            return Err(Failure::unsupported(
-                "ipam",
-                &ip.address,
-                "this bridge does IPv4 only",
-            ));
-        };
         ip.interface = Some(2);
         if ip.gateway.is_none() && config.is_gateway {
-            ip.gateway = net.hosts().next().map(IpAddr::V4);
+            ip.gateway = first_host(ip.address);
         }
-        ips.push((net, ip.gateway));
     }
-    let any = IpNet::V4(Ipv4Net::default());
-    let has_default = result.routes.iter().any(|r| r.dst == any && r.gw.is_some());
-    if let (true, false, Some((_, gateway))) = (config.is_default_gateway, has_default, ips.first())
-    {
-        result.routes.push(Route::new(any, *gateway));
+    if config.is_default_gateway {
+        for any in [
+            IpNet::new_assert(Ipv4Addr::UNSPECIFIED.into(), 0),
+            IpNet::new_assert(Ipv6Addr::UNSPECIFIED.into(), 0),
+        ] {
+            let of_family = |address: IpAddr| address.is_ipv4() == any.addr().is_ipv4();
+            let first = result.ips.iter().find(|ip| of_family(ip.address.addr()));
+            let has_default = result.routes.iter().any(|r| r.dst == any && r.gw.is_some());
+            if let (Some(first), false) = (first, has_default) {
+                result.routes.push(Route::new(any, first.gateway));
+            }
+        }
     }
-    Ok(ips)
+    Ok(result.ips.iter().map(|ip| ip.address).collect())
 }
 
-fn container_mac(request: &Request, config: &Config, ips: &[(Ipv4Net, Option<IpAddr>)]) -> Mac {
-    let from_ip = ips
-        .first()
-        .map(|(net, _)| hash::mac_of_ip(net.addr().into()));
+/// The first address of a subnet after the one that names it.
+fn first_host(net: IpNet) -> Option<IpAddr> {
+    let network = IpNet::new(net.network(), net.prefix_len()).ok()?;
+    match network {
+        IpNet::V4(v4) => v4.hosts().next().map(IpAddr::V4),
+        IpNet::V6(v6) => u128::from(v6.network())
+            .checked_add(1)
+            .map(|first| Ipv6Addr::from(first).into()),
+    }
+}
+
+fn container_mac(request: &Request, config: &Config, ips: &[IpNet]) -> Mac {
+    let from_ip = ips.first().map(|net| hash::mac_of_ip(net.addr()));
     config
         .mac
         .or(from_ip)

@@ -1,5 +1,5 @@
 //! What belongs to the network and not to one container: the bridge, the gateway's address, forwarding.
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use netlink::{Bridge, Link, LinkChange, Rtnl};
 
 use super::super::{Failure, hash, portmap, sysctl};
@@ -41,6 +41,22 @@ pub(super) fn ensure_bridge(rtnl: &mut Rtnl, config: &Config) -> Result<Link, Fa
     Ok(bridge)
 }
 
+/// Whether the bridge is there and up.
+pub(super) fn check(config: &Config) -> Result<(), Failure> {
+    let link = Rtnl::open()?.link_by_name(&config.bridge)?;
+    match link {
+        Some(link) if link.kind == "bridge" && link.up => Ok(()),
+        Some(_) => Err(Failure::refused(format!(
+            "link {:?} is no bridge, or is down",
+            config.bridge
+        ))),
+        None => Err(Failure::refused(format!(
+            "bridge {:?} is gone",
+            config.bridge
+        ))),
+    }
+}
+
 fn make_bridge(rtnl: &mut Rtnl, config: &Config) -> Result<Link, Failure> {
     let name = config.bridge.as_str();
     // An address of its own: else the bridge would take the lowest one of its ports, and change it with them.
@@ -77,7 +93,7 @@ pub(super) fn ensure_gateway(
         .addresses(bridge)?
         .iter()
         .map(|a| a.net)
-        .filter(|net| matches!(net, IpNet::V4(_)))
+        .filter(|net| wanted.iter().any(|gateway| excludes(*gateway, *net)))
         .collect();
     for other in present.iter().filter(|net| !wanted.contains(net)) {
         if !config.force_address {
@@ -98,7 +114,40 @@ pub(super) fn ensure_gateway(
             other => other?,
         }
     }
-    sysctl::set("net/ipv4/ip_forward", "1")
+    if wanted.iter().any(|net| net.addr().is_ipv4()) {
+        sysctl::set("net/ipv4/ip_forward", "1")?;
+    }
+    if wanted.iter().any(|net| net.addr().is_ipv6()) {
+        forward_ipv6()?;
+    }
+    Ok(())
+}
+
+/// Whether a bridge with this gateway should not have that other address. IPv4: any. IPv6: links have several, so only
+/// one of the same subnet.
+fn excludes(gateway: IpNet, other: IpNet) -> bool {
+    match (gateway, other) {
+        (IpNet::V4(_), IpNet::V4(_)) => true,
+        (IpNet::V6(a), IpNet::V6(b)) => a.contains(&b.addr()) || b.contains(&a.addr()),
+        _ => false,
+    }
+}
+
+/// Lets the host forward IPv6. A host that forwards takes no more routes from its routers unless told so: those of its
+/// links that did go on.
+fn forward_ipv6() -> Result<(), Failure> {
+    const FORWARDING: &str = "net/ipv6/conf/all/forwarding";
+    if sysctl::get(FORWARDING).as_deref() == Some("1") {
+        return Ok(());
+    }
+    for link in sysctl::keys("net/ipv6/conf") {
+        let accept = format!("net/ipv6/conf/{link}/accept_ra");
+        let is_link = !matches!(link.as_str(), "all" | "default" | "lo");
+        if is_link && sysctl::get(&accept).as_deref() == Some("1") {
+            sysctl::set_if_there(&accept, "2")?;
+        }
+    }
+    sysctl::set(FORWARDING, "1")
 }
 
 fn join(nets: &[IpNet]) -> String {
@@ -108,14 +157,14 @@ fn join(nets: &[IpNet]) -> String {
         .join(", ")
 }
 
-/// Removes what a network left on the host after its last container: the bridge, the masquerade of `subnet`, and
+/// Removes what a network left on the host after its last container: the bridge, its masquerade, and
 /// the table of host ports if there are none any more.
 /// Idempotent. Forwarding stays on: others may rely on it by now.
 ///
 /// # Errors
 /// What the kernel refused; every step is tried.
-pub fn remove_network(network: &str, bridge: &str, subnet: Ipv4Net) -> Result<(), Failure> {
-    let masquerade = masquerade::remove(network, IpNet::V4(subnet.trunc()));
+pub fn remove_network(network: &str, bridge: &str) -> Result<(), Failure> {
+    let masquerade = masquerade::remove(network);
     let link = Rtnl::open().and_then(|mut rtnl| match rtnl.link_by_name(bridge)? {
         Some(link) if link.kind == "bridge" => rtnl
             .delete_link(&link)

@@ -10,6 +10,7 @@ use super::super::{Failure, Request, hash, sysctl};
 use super::config::Config;
 use super::up;
 use crate::AddResult;
+use crate::result::IpConfig;
 
 /// How long a port may take to carry frames after both its ends are up; usually it is there at once.
 const CARRIER_DEADLINE: Duration = Duration::from_secs(3);
@@ -72,11 +73,10 @@ impl Port<'_> {
         let name = self.ifname;
         // The interface tells its neighbours when it comes up: bridge and hosts that knew the address elsewhere
         // learn the new place. That needs the address before.
-        let notify = format!("net/ipv4/conf/{name}/arp_notify");
-        let (rtnl, notifies) =
-            netns.visit(|| (Rtnl::open(), sysctl::set_if_there(&notify, "1")))?;
+        let (rtnl, prepared) =
+            netns.visit(|| (Rtnl::open(), prepare_inside(name, has_ipv6(result))))?;
         let mut rtnl = rtnl?;
-        notifies?;
+        prepared?;
         let link = rtnl.link_by_name(name)?.ok_or_else(|| {
             Failure::refused(format!("link {name:?} vanished from the namespace"))
         })?;
@@ -140,6 +140,23 @@ impl Port<'_> {
     }
 }
 
+/// What the container's interface must know before it has addresses and comes up.
+fn prepare_inside(name: &str, ipv6: bool) -> Result<(), Failure> {
+    sysctl::set_if_there(&format!("net/ipv4/conf/{name}/arp_notify"), "1")?;
+    // Its routes come from the network; a neighbour that plays the router gives it none.
+    sysctl::set_if_there(&format!("net/ipv6/conf/{name}/accept_ra"), "0")?;
+    if ipv6 {
+        sysctl::set_if_there(&format!("net/ipv6/conf/{name}/ndisc_notify"), "1")?;
+        // Some runtimes begin with IPv6 switched off.
+        sysctl::set_if_there(&format!("net/ipv6/conf/{name}/disable_ipv6"), "0")?;
+    }
+    Ok(())
+}
+
+fn has_ipv6(result: &AddResult) -> bool {
+    result.ips.iter().any(|ip| ip.address.addr().is_ipv6())
+}
+
 fn gateway_of_family(result: &AddResult, dst: &IpNet) -> Option<std::net::IpAddr> {
     result
         .ips
@@ -154,6 +171,43 @@ fn ignore_gone(error: netlink::Error) -> Result<(), netlink::Error> {
     } else {
         Err(error)
     }
+}
+
+/// Whether the container's interface is up, has its addresses and leads where its routes say.
+pub(super) fn check(request: &Request, previous: &AddResult) -> Result<(), Failure> {
+    let netns = request.netns()?;
+    let mut rtnl = netns.visit(Rtnl::open)??;
+    let name = &request.ifname;
+    let wrong =
+        |what: String| Failure::refused(format!("interface {name:?} of the container {what}"));
+    let Some(link) = rtnl.link_by_name(name)?.filter(|link| link.up) else {
+        return Err(wrong("is gone or down".to_owned()));
+    };
+    let addresses: Vec<IpNet> = rtnl.addresses(&link)?.iter().map(|a| a.net).collect();
+    let is_ours = |ip: &&IpConfig| {
+        let interface = ip
+            .interface
+            .and_then(|index| previous.interfaces.get(index));
+        interface.is_none_or(|i| i.name == *name)
+    };
+    for ip in previous.ips.iter().filter(is_ours) {
+        if !addresses.contains(&ip.address) {
+            return Err(wrong(format!("has not the address {}", ip.address)));
+        }
+    }
+    let mut routes = rtnl.routes()?;
+    if has_ipv6(previous) {
+        routes.extend(rtnl.routes6()?);
+    }
+    for route in &previous.routes {
+        let there = routes
+            .iter()
+            .any(|there| there.dst == route.dst && there.link == Some(link.index));
+        if !there {
+            return Err(wrong(format!("has no route to {}", route.dst)));
+        }
+    }
+    Ok(())
 }
 
 /// Takes the container's link away.

@@ -1,9 +1,9 @@
 //! host-local's part of a network configuration, made canonical.
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use serde::Deserialize;
 
 use super::super::{Failure, Request};
@@ -21,7 +21,7 @@ pub(super) struct Config {
     pub(super) data_dir: PathBuf,
     pub(super) resolv_conf: Option<PathBuf>,
     /// Addresses that the runtime asks for.
-    pub(super) wanted: Vec<Ipv4Addr>,
+    pub(super) wanted: Vec<IpAddr>,
 }
 
 /// Ranges of which one address is given.
@@ -31,10 +31,10 @@ pub(super) struct RangeSet(pub(super) Vec<Range>);
 /// A part of a subnet, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Range {
-    pub(super) subnet: Ipv4Net,
-    pub(super) start: Ipv4Addr,
-    pub(super) end: Ipv4Addr,
-    pub(super) gateway: Ipv4Addr,
+    pub(super) subnet: IpNet,
+    pub(super) start: IpAddr,
+    pub(super) end: IpAddr,
+    pub(super) gateway: IpAddr,
 }
 
 #[derive(Deserialize)]
@@ -141,23 +141,15 @@ impl Config {
 }
 
 /// An address as the runtime asks for it, with or without a prefix length.
-fn requested(text: &str) -> Result<Ipv4Addr, Failure> {
+fn requested(text: &str) -> Result<IpAddr, Failure> {
     let address = text.split_once('/').map_or(text, |(address, _)| address);
-    ipv4("requested address", address)
+    parse_address("requested address", address)
 }
 
-fn ipv4(field: &str, text: &str) -> Result<Ipv4Addr, Failure> {
-    match text.parse() {
-        Ok(IpAddr::V4(v4)) => Ok(v4),
-        Ok(IpAddr::V6(v6)) => v6.to_ipv4_mapped().ok_or_else(|| no_ipv6(field, text)),
-        Err(_) => Err(Failure::config(format!(
-            "ipam: {field} {text:?} is not an address"
-        ))),
-    }
-}
-
-fn no_ipv6(field: &str, text: &str) -> Failure {
-    Failure::unsupported(field, &text, "this host-local gives IPv4 addresses only")
+fn parse_address(field: &str, text: &str) -> Result<IpAddr, Failure> {
+    text.parse::<IpAddr>()
+        .map(|address| address.to_canonical())
+        .map_err(|_| Failure::config(format!("ipam: {field} {text:?} is not an address")))
 }
 
 fn no_overlaps(sets: &[RangeSet]) -> Result<(), Failure> {
@@ -191,6 +183,15 @@ impl RangeSet {
         if ranges.is_empty() {
             return Err(in_set(Failure::config("ipam: is empty")));
         }
+        let family = |range: &Range| range.start.is_ipv4();
+        if ranges
+            .iter()
+            .any(|range| family(range) != family(&ranges[0]))
+        {
+            return Err(in_set(Failure::config(
+                "ipam: IPv4 and IPv6 ranges cannot be alternatives; hint: a range set for each",
+            )));
+        }
         for (i, a) in ranges.iter().enumerate() {
             if let Some(b) = ranges[i + 1..].iter().find(|b| a.overlaps(b)) {
                 return Err(in_set(Failure::config(format!(
@@ -202,45 +203,52 @@ impl RangeSet {
     }
 
     /// The range that an address is of.
-    pub(super) fn range_of(&self, address: Ipv4Addr) -> Option<&Range> {
+    pub(super) fn range_of(&self, address: IpAddr) -> Option<&Range> {
         self.0.iter().find(|r| r.contains(address))
     }
 
     /// Every address of the set once, from the one after `last` on; from the start if there is no such place.
-    pub(super) fn after(&self, last: Option<Ipv4Addr>) -> impl Iterator<Item = (Ipv4Addr, &Range)> {
+    pub(super) fn after(&self, last: Option<IpAddr>) -> impl Iterator<Item = (IpAddr, &Range)> {
         let at = last.and_then(|last| Some((self.0.iter().position(|r| r.contains(last))?, last)));
-        let (first, skip) = match at {
-            Some((range, last)) => (range, u32::from(last) - u32::from(self.0[range].start) + 1),
-            None => (0, 0),
+        // Round all ranges, beginning inside one: its tail first, and its head last.
+        let first = at.map_or(0, |(range, _)| range);
+        let (start, end) = (number(self.0[first].start), number(self.0[first].end));
+        let (tail, head) = match at {
+            Some((_, last)) => (
+                number(last).checked_add(1).map(|next| next..=end),
+                Some(start..=number(last)),
+            ),
+            None => (Some(start..=end), None),
         };
         let count = self.0.len();
-        // Round all ranges, beginning inside one: its tail first, and its head last.
-        let tail = self.0[first]
-            .addresses()
-            .skip(usize::try_from(skip).unwrap_or(usize::MAX))
-            .map(move |a| (a, first));
         let others = (1..count).flat_map(move |step| {
             let index = (first + step) % count;
-            self.0[index].addresses().map(move |a| (a, index))
+            let range = &self.0[index];
+            (number(range.start)..=number(range.end)).map(move |n| (n, index))
         });
-        let head = self.0[first]
-            .addresses()
-            .take(usize::try_from(skip).unwrap_or(usize::MAX))
-            .map(move |a| (a, first));
-        tail.chain(others)
-            .chain(head)
-            .map(|(address, index)| (address, &self.0[index]))
+        let own = move |n: u128| (n, first);
+        tail.into_iter()
+            .flatten()
+            .map(own)
+            .chain(others)
+            .chain(head.into_iter().flatten().map(own))
+            .map(|(n, index)| (self.0[index].address(n), &self.0[index]))
     }
 
-    /// How many addresses containers can have.
-    pub(super) fn size(&self) -> u64 {
-        self.0
-            .iter()
-            .map(|r| {
-                u64::from(u32::from(r.end) - u32::from(r.start)) + 1
-                    - u64::from(r.contains(r.gateway))
-            })
-            .sum()
+    /// How many addresses containers can have; one more than can be counted is as good.
+    pub(super) fn size(&self) -> u128 {
+        self.0.iter().fold(0, |sum: u128, r| {
+            let all = (number(r.end) - number(r.start)).saturating_add(1);
+            sum.saturating_add(all - u128::from(r.contains(r.gateway)))
+        })
+    }
+}
+
+/// An address as a number, to count with.
+fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(v4) => u32::from(v4).into(),
+        IpAddr::V6(v6) => v6.into(),
     }
 }
 
@@ -256,13 +264,10 @@ impl fmt::Display for RangeSet {
 impl Range {
     fn canonical(raw: &RawRange) -> Result<Range, Failure> {
         let text = raw.subnet.as_deref().unwrap_or_default();
-        if text.contains(':') {
-            return Err(no_ipv6("subnet", text));
-        }
-        let subnet: Ipv4Net = text
+        let subnet: IpNet = text
             .parse()
             .map_err(|_| Failure::config(format!("ipam: subnet {text:?} is not ADDRESS/LENGTH")))?;
-        if subnet.prefix_len() > 30 {
+        if subnet.prefix_len() + 2 > subnet.max_prefix_len() {
             return Err(Failure::config(format!(
                 "ipam: subnet {subnet} is too small to allocate from"
             )));
@@ -273,11 +278,15 @@ impl Range {
                 subnet.trunc()
             )));
         }
-        let first = Ipv4Addr::from(u32::from(subnet.network()) + 1);
-        let last = Ipv4Addr::from(u32::from(subnet.broadcast()) - 1);
-        let within = |field: &str, text: &Option<String>, default: Ipv4Addr| match text.as_deref() {
+        let first = address(&subnet, number(subnet.network()) + 1);
+        // IPv6 has no broadcast.
+        let last = match subnet {
+            IpNet::V4(_) => address(&subnet, number(subnet.broadcast()) - 1),
+            IpNet::V6(_) => subnet.broadcast(),
+        };
+        let within = |field: &str, text: &Option<String>, default: IpAddr| match text.as_deref() {
             None | Some("") => Ok(default),
-            Some(text) => match ipv4(field, text)? {
+            Some(text) => match parse_address(field, text)? {
                 address if subnet.contains(&address) => Ok(address),
                 address => Err(Failure::config(format!(
                     "ipam: {field} {address} is not in subnet {subnet}"
@@ -291,7 +300,7 @@ impl Range {
             // Not checked against the subnet, as in the reference: it may be a router elsewhere.
             gateway: match raw.gateway.as_deref() {
                 None | Some("") => first,
-                Some(text) => ipv4("gateway", text)?,
+                Some(text) => parse_address("gateway", text)?,
             },
         };
         if range.start > range.end {
@@ -303,7 +312,8 @@ impl Range {
         Ok(range)
     }
 
-    pub(super) fn contains(&self, address: Ipv4Addr) -> bool {
+    pub(super) fn contains(&self, address: IpAddr) -> bool {
+        // Of two families, one is before the other.
         self.start <= address && address <= self.end
     }
 
@@ -311,8 +321,17 @@ impl Range {
         self.start <= other.end && other.start <= self.end
     }
 
-    fn addresses(&self) -> impl Iterator<Item = Ipv4Addr> + use<> {
-        (u32::from(self.start)..=u32::from(self.end)).map(Ipv4Addr::from)
+    fn address(&self, number: u128) -> IpAddr {
+        address(&self.subnet, number)
+    }
+}
+
+/// The address of the subnet's family with that number.
+fn address(subnet: &IpNet, number: u128) -> IpAddr {
+    match subnet {
+        // Numbers of IPv4 come from IPv4 addresses.
+        IpNet::V4(_) => Ipv4Addr::from(u32::try_from(number).unwrap_or(u32::MAX)).into(),
+        IpNet::V6(_) => Ipv6Addr::from(number).into(),
     }
 }
 

@@ -7,7 +7,7 @@
 //! entries itself, because it looks for an owner's files in all directories.)
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, DirEntryExt};
 use std::path::{Path, PathBuf};
 
@@ -33,12 +33,12 @@ impl Index {
         }
     }
 
-    fn path(&self, address: Ipv4Addr, owner: u64) -> PathBuf {
+    fn path(&self, address: IpAddr, owner: u64) -> PathBuf {
         self.dir.join(format!("{address}={owner:016x}"))
     }
 
     /// All entries; none if there is no index yet.
-    pub(super) fn read(&self) -> HashMap<Ipv4Addr, Entry> {
+    pub(super) fn read(&self) -> HashMap<IpAddr, Entry> {
         let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
         entries
             .filter_map(|entry| {
@@ -57,7 +57,7 @@ impl Index {
     }
 
     /// Adds a reservation. Without its entry it is only slower to find, so a failure is none.
-    pub(super) fn add(&self, reservation: &Path, address: Ipv4Addr, owner: u64) {
+    pub(super) fn add(&self, reservation: &Path, address: IpAddr, owner: u64) {
         let entry = self.path(address, owner);
         // Left from an earlier life of the address.
         fs::remove_file(&entry).ok();
@@ -68,7 +68,7 @@ impl Index {
     }
 
     /// Removes an entry; one that stays is seen to be stale.
-    pub(super) fn remove(&self, address: Ipv4Addr, owner: u64) {
+    pub(super) fn remove(&self, address: IpAddr, owner: u64) {
         fs::remove_file(self.path(address, owner)).ok();
     }
 }

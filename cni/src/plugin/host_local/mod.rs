@@ -1,7 +1,7 @@
 //! host-local: addresses from ranges in the configuration, reserved in files on this host.
 //!
 //! Same configuration and same files as the reference plugin
-//! (<https://www.cni.dev/plugins/current/ipam/host-local/>), so either can release what the other reserved. IPv4.
+//! (<https://www.cni.dev/plugins/current/ipam/host-local/>), so either can release what the other reserved.
 
 mod config;
 mod index;
@@ -9,13 +9,13 @@ mod resolv;
 mod store;
 
 use std::collections::HashSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 
 use self::config::{Config, Range, RangeSet};
 use self::store::Store;
-use super::{Failure, Request};
+use super::{Failure, Request, gc};
 use crate::AddResult;
 use crate::result::IpConfig;
 
@@ -64,9 +64,7 @@ pub(crate) fn add(request: &Request) -> Result<AddResult, Failure> {
         Err(mut failure) => {
             // Half an answer is none: what was reserved a moment ago goes back.
             for ip in &ips {
-                let IpAddr::V4(address) = ip.address.addr() else {
-                    continue;
-                };
+                let address = ip.address.addr();
                 if let Err(undo) = store.release_address(address, owner) {
                     failure = failure.and(format!("{address} stays reserved: {undo}"));
                 }
@@ -87,10 +85,43 @@ pub(crate) fn del(request: &Request) -> Result<(), Failure> {
     }
 }
 
+/// Whether the attachment still holds an address of each range set.
+pub(crate) fn check(request: &Request) -> Result<(), Failure> {
+    let config = Config::load(request)?;
+    let owner = (request.container_id.as_str(), request.ifname.as_str());
+    let held: Vec<IpAddr> = match Store::find(&config.data_dir, &request.network)? {
+        Some(store) => store.lock()?.reservations()?,
+        None => Vec::new(),
+    }
+    .iter()
+    .filter(|r| r.is_of(owner))
+    .map(|r| r.address)
+    .collect();
+    for set in &config.ranges {
+        if !held.iter().any(|address| set.range_of(*address).is_some()) {
+            return Err(Failure::refused(format!(
+                "no address of {set} is reserved for container {}, interface {}",
+                request.container_id, request.ifname
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Releases what attachments hold that the runtime does not know any more.
+pub(crate) fn collect(request: &Request) -> Result<(), Failure> {
+    let config = Config::load(request)?;
+    let valid = gc::valid_attachments(request)?;
+    match Store::find(&config.data_dir, &request.network)? {
+        Some(store) => store.lock()?.release_all_but(&valid),
+        None => Ok(()),
+    }
+}
+
 /// The store during one ADD.
 struct Pool<'a> {
     store: &'a store::Locked,
-    taken: HashSet<Ipv4Addr>,
+    taken: HashSet<IpAddr>,
     owner: (&'a str, &'a str),
 }
 
@@ -110,18 +141,18 @@ fn reserve_all(config: &Config, pool: &Pool<'_>, ips: &mut Vec<IpConfig>) -> Res
             Some(address) => (address, reserve_wanted(set, pool, address, index)?),
             None => reserve_next(set, pool, index)?,
         };
-        let net = Ipv4Net::new(address, range.subnet.prefix_len())
+        let net = IpNet::new(address, range.subnet.prefix_len())
             .map_err(|e| Failure::config(e.to_string()))?;
         ips.push(IpConfig {
-            address: IpNet::V4(net),
-            gateway: Some(IpAddr::V4(range.gateway)),
+            address: net,
+            gateway: Some(range.gateway),
             interface: None,
         });
     }
     if wanted.is_empty() {
         return Ok(());
     }
-    let left: Vec<String> = wanted.iter().map(Ipv4Addr::to_string).collect();
+    let left: Vec<String> = wanted.iter().map(IpAddr::to_string).collect();
     Err(Failure::no_address(format!(
         "requested address {} is in no range of network {:?}",
         left.join(", "),
@@ -132,7 +163,7 @@ fn reserve_all(config: &Config, pool: &Pool<'_>, ips: &mut Vec<IpConfig>) -> Res
 fn reserve_wanted<'a>(
     set: &'a RangeSet,
     pool: &Pool<'_>,
-    address: Ipv4Addr,
+    address: IpAddr,
     index: usize,
 ) -> Result<&'a Range, Failure> {
     let Some(range) = set.range_of(address) else {
@@ -160,7 +191,7 @@ fn reserve_next<'a>(
     set: &'a RangeSet,
     pool: &Pool<'_>,
     index: usize,
-) -> Result<(Ipv4Addr, &'a Range), Failure> {
+) -> Result<(IpAddr, &'a Range), Failure> {
     for (address, range) in set.after(pool.store.last_reserved(index)) {
         if address != range.gateway
             && !pool.taken.contains(&address)

@@ -5,13 +5,14 @@
 //! name is its entry in the index ([`super::index`]).
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Write};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, DirEntryExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 
 use super::super::Failure;
+use super::super::gc::Valid;
 use super::super::hash::fnv;
 use super::index::Index;
 
@@ -25,7 +26,7 @@ const FRESH: &str = ".reservation";
 /// One address that is taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Reservation {
-    pub(super) address: Ipv4Addr,
+    pub(super) address: IpAddr,
     holder: Holder,
 }
 
@@ -110,7 +111,7 @@ impl Locked {
     /// Reserves an address; false if it is taken.
     pub(super) fn reserve(
         &self,
-        address: Ipv4Addr,
+        address: IpAddr,
         owner: Owner<'_>,
         range_set: usize,
     ) -> Result<bool, Failure> {
@@ -141,7 +142,7 @@ impl Locked {
     }
 
     /// The address given last from a range set.
-    pub(super) fn last_reserved(&self, range_set: usize) -> Option<Ipv4Addr> {
+    pub(super) fn last_reserved(&self, range_set: usize) -> Option<IpAddr> {
         let text =
             fs::read_to_string(self.dir.join(format!("last_reserved_ip.{range_set}"))).ok()?;
         text.trim().parse().ok()
@@ -193,12 +194,32 @@ impl Locked {
         Ok(())
     }
 
+    /// Releases everything that none of these holds.
+    pub(super) fn release_all_but(&self, valid: &[Valid]) -> Result<(), Failure> {
+        let owners: Vec<Owner<'_>> = valid
+            .iter()
+            .map(|one| (one.container_id.as_str(), one.ifname.as_str()))
+            .collect();
+        for reservation in self.reservations()? {
+            if owners.iter().any(|owner| reservation.is_of(*owner)) {
+                continue;
+            }
+            let path = self.dir.join(reservation.address.to_string());
+            if let Holder::Indexed(owner) = reservation.holder {
+                self.index.remove(reservation.address, owner);
+            }
+            match fs::remove_file(&path) {
+                Err(e) if e.kind() != ErrorKind::NotFound => {
+                    return Err(Failure::io("remove", &path, &e));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Releases one address, if that owner holds it.
-    pub(super) fn release_address(
-        &self,
-        address: Ipv4Addr,
-        owner: Owner<'_>,
-    ) -> Result<(), Failure> {
+    pub(super) fn release_address(&self, address: IpAddr, owner: Owner<'_>) -> Result<(), Failure> {
         let path = self.dir.join(address.to_string());
         let held = match fs::read_to_string(&path) {
             // What a power cut leaves of a reservation in the index.

@@ -156,7 +156,7 @@ fn a_requested_address_that_cannot_be_given_says_why() {
         ("x", "requested address \"x\" is not an address"),
         (
             "fd00::1",
-            "unsupported field \"requested address\": fd00::1",
+            "requested address fd00::1 is in no range of network \"net\"",
         ),
     ] {
         let mut r = request(dir.path(), "asker", small());
@@ -217,8 +217,12 @@ fn ranges_that_make_no_sense_are_refused() {
             "overlaps with 10.1.2.1-10.1.2.254",
         ),
         (
-            json!({"subnet": "fd00::/64"}),
-            "unsupported field \"subnet\": fd00::/64",
+            json!({"ranges": [[{"subnet": "10.1.0.0/16"}, {"subnet": "fd00::/64"}]]}),
+            "IPv4 and IPv6 ranges cannot be alternatives",
+        ),
+        (
+            json!({"subnet": "fd00::/127"}),
+            "subnet fd00::/127 is too small",
         ),
         (json!({"subnet": 5}), "invalid type"),
     ] {
@@ -334,6 +338,63 @@ fn a_directory_without_an_index_works_and_an_emptied_reservation_is_released() {
     assert!(!net.join("10.1.2.4").exists());
 }
 
+#[test]
+fn a_range_set_of_each_family_gives_an_address_of_each() {
+    let dir = tempfile::tempdir().unwrap();
+    let both = json!({"ranges": [[{"subnet": "10.1.2.0/24"}], [{"subnet": "fd00:1:2::/64"}]]});
+    let ask = |name: &str| add(&request(dir.path(), name, both.clone())).unwrap();
+    let first = ask("a");
+    assert_eq!(given(&first), ["10.1.2.2/24", "fd00:1:2::2/64"]);
+    assert_eq!(first.ips[1].gateway, Some("fd00:1:2::1".parse().unwrap()));
+    assert_eq!(given(&ask("b")), ["10.1.2.3/24", "fd00:1:2::3/64"]);
+    let read = |name: &str| std::fs::read_to_string(dir.path().join("net").join(name)).unwrap();
+    assert_eq!(read("fd00:1:2::2"), "a\r\neth0");
+    del(&request(dir.path(), "a", both.clone())).unwrap();
+    assert!(!dir.path().join("net/fd00:1:2::2").exists());
+    // From the end of the range to its start again, in a subnet that nobody could walk through.
+    let net = dir.path().join("net");
+    std::fs::write(
+        net.join("last_reserved_ip.1"),
+        "fd00:1:2:0:ffff:ffff:ffff:fffe",
+    )
+    .unwrap();
+    assert_eq!(given(&ask("c"))[1], "fd00:1:2:0:ffff:ffff:ffff:ffff/64");
+    assert_eq!(given(&ask("d"))[1], "fd00:1:2::2/64");
+    let mut asked = request(dir.path(), "e", both.clone());
+    asked.config["runtimeConfig"] = json!({"ips": ["fd00:1:2::77/64"]});
+    assert_eq!(given(&add(&asked).unwrap())[1], "fd00:1:2::77/64");
+}
+
+#[test]
+fn check_says_what_is_missing_and_gc_releases_what_nobody_knows() {
+    let dir = tempfile::tempdir().unwrap();
+    let ask = |name: &str| request(dir.path(), name, small());
+    for name in ["a", "b", "c"] {
+        add(&ask(name)).unwrap();
+        check(&ask(name)).unwrap();
+    }
+    let mut gc = ask("");
+    gc.config["cni.dev/valid-attachments"] = json!([{"containerID": "b", "ifname": "eth0"}]);
+    collect(&gc).unwrap();
+    collect(&gc).unwrap();
+    check(&ask("b")).unwrap();
+    let error = check(&ask("a")).unwrap_err().to_string();
+    assert!(
+        error.contains(
+            "no address of 10.1.2.1-10.1.2.6 is reserved for container a, interface eth0"
+        ),
+        "{error}"
+    );
+    assert!(!dir.path().join("net/10.1.2.4").exists());
+    gc.config = ask("").config;
+    let error = collect(&gc).unwrap_err().to_string();
+    assert!(
+        error.contains("GC needs \"cni.dev/valid-attachments\""),
+        "{error}"
+    );
+    check(&ask("b")).unwrap();
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
@@ -345,10 +406,10 @@ proptest! {
         let size = 1u32 << (32 - prefix);
         let start = (1 + from).min(size - 2);
         let end = (start + span).min(size - 2);
-        let at = |n: u32| Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 5, 0, 0)) + n);
+        let at = |n: u32| IpAddr::from(std::net::Ipv4Addr::from(0x0a05_0000 + n));
         let ipam = json!({"subnet": format!("10.5.0.0/{prefix}"), "rangeStart": at(start), "rangeEnd": at(end)});
-        let usable: BTreeSet<Ipv4Addr> = (start..=end).map(at).filter(|a| *a != at(1)).collect();
-        let mut held: std::collections::BTreeMap<usize, Ipv4Addr> = std::collections::BTreeMap::new();
+        let usable: BTreeSet<IpAddr> = (start..=end).map(at).filter(|a| *a != at(1)).collect();
+        let mut held: std::collections::BTreeMap<usize, IpAddr> = std::collections::BTreeMap::new();
         for (adding, who) in steps {
             let r = request(dir.path(), &format!("c{who}"), ipam.clone());
             if !adding {
@@ -358,7 +419,7 @@ proptest! {
             }
             match add(&r) {
                 Ok(result) => {
-                    let IpAddr::V4(got) = result.ips[0].address.addr() else { panic!("not IPv4") };
+                    let got = result.ips[0].address.addr();
                     prop_assert!(usable.contains(&got), "{got} is not usable");
                     prop_assert!(!held.values().any(|a| *a == got), "{got} is given twice");
                     prop_assert!(held.insert(who, got).is_none());

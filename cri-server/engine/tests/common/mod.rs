@@ -80,6 +80,7 @@ pub struct Bench {
 pub fn config(base: &Path, number: u32, handler: &str) -> Config {
     let binaries = binaries();
     let network = NetworkConfig {
+        subnet6: None,
         conf_dir: base.join("net.d"),
         bin_dirs: vec![base.join("plugins")],
         plugins: Some(binaries.join("davit-cni")),
