@@ -7,9 +7,12 @@
 //! ```
 //! The status is not stored: it follows from the process, the gate and the freezer, so it cannot go stale.
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 use sys::cgroup::{Cgroup, Hierarchies};
@@ -176,6 +179,28 @@ impl Store {
             }
             _ => Error::from(sys::Error::from_io(&error, format!("mkdir({dir:?}, 0711)")))
                 .hint("the state of containers must be writable; --root DIR says where it is"),
+        })
+    }
+
+    /// Says that the container is being made, until what is returned is dropped or this process and the container's first
+    /// one have ended.
+    ///
+    /// # Errors
+    /// The directory is gone.
+    pub fn hold(&self, id: &ContainerId) -> Result<Flock<File>> {
+        let dir = self.dir(id);
+        let open = File::open(&dir)
+            .map_err(|error| sys::Error::from_io(&error, format!("open({dir:?})")))?;
+        // Nobody else makes it; who asks whether somebody does has it for a moment.
+        Flock::lock(open, FlockArg::LockExclusive)
+            .map_err(|(_, errno)| sys::Error::new(errno, format!("flock({dir:?})")).into())
+    }
+
+    /// Whether somebody is making this container.
+    pub fn is_held(&self, id: &ContainerId) -> bool {
+        File::open(self.dir(id)).is_ok_and(|open| {
+            let lock = Flock::lock(open, FlockArg::LockExclusiveNonblock);
+            matches!(lock, Err((_, Errno::EWOULDBLOCK)))
         })
     }
 

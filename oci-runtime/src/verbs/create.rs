@@ -293,6 +293,7 @@ fn steps<'a>(
     undo.push("the state directory", move || {
         global.store.remove(id).map_err(|error| error.message)
     });
+    let _held = global.store.hold(id)?;
     let mut state = State::creating(id, plan, &cgroup);
     state.config.clone_from(&options.config);
     if unit.is_some() {

@@ -20,14 +20,15 @@ const PATIENCE_MS: i32 = 10_000;
 pub fn run(global: &Global, id: &ContainerId, force: bool) -> Result<u8> {
     let state = match global.store.load(id) {
         Ok(state) => state,
-        Err(error) if force => return forced_without_state(global, id, error),
-        Err(error) => return Err(error),
+        Err(error) => return without_state(global, id, force, error),
     };
     let status = global.store.status(id, &state)?;
     match status {
         Status::Stopped => {}
         // It never ran: nothing of value ends.
         Status::Created => kill(&state)?,
+        // Who was making it has ended: half of a container is none.
+        Status::Creating if !global.store.is_held(id) => {}
         _ if force => kill(&state)?,
         _ => {
             return Err(Error::new(format!(
@@ -40,17 +41,17 @@ pub fn run(global: &Global, id: &ContainerId, force: bool) -> Result<u8> {
     Ok(0)
 }
 
-/// A directory without a state that can be read: half made, or broken.
-fn forced_without_state(global: &Global, id: &ContainerId, error: Error) -> Result<u8> {
+/// A directory without a state that can be read: half made, or broken. As with runc the one that is half made goes, and
+/// still is no container that could be deleted.
+fn without_state(global: &Global, id: &ContainerId, force: bool, error: Error) -> Result<u8> {
     let dir = global.store.dir(id);
-    if !dir.exists() {
-        return Ok(0);
-    }
     if dir.join("state.json").exists() {
         return Err(error);
     }
-    global.store.remove(id)?;
-    Ok(0)
+    if dir.exists() && (force || !global.store.is_held(id)) {
+        global.store.remove(id)?;
+    }
+    if force { Ok(0) } else { Err(error) }
 }
 
 fn kill(state: &State) -> Result<()> {

@@ -1,6 +1,8 @@
 //! `update`: other limits for a container that is there.
 use std::io::Read;
 
+use sys::cgroup::{Failed, all_or_nothing};
+
 use crate::cli::Global;
 use crate::cli::flags::Parsed;
 use crate::error::{Error, Result, Within};
@@ -15,7 +17,7 @@ const MAX_DOCUMENT: u64 = 4 << 20;
 /// `update ID`
 ///
 /// # Errors
-/// A limit that the kernel refuses.
+/// A limit that the kernel refuses; those that were set before it are set back.
 pub fn run(global: &Global, id: &ContainerId, parsed: &Parsed) -> Result<u8> {
     let state = global.store.load(id)?;
     if matches!(
@@ -43,15 +45,26 @@ pub fn run(global: &Global, id: &ContainerId, parsed: &Parsed) -> Result<u8> {
     if cgroup.is_none() {
         return Err(super::pause::no_cgroup("there is nothing to limit"));
     }
-    match &state.systemd {
-        Some(unit) => crate::systemd::update(unit, &cgroup, &resources)?,
-        None => cgroup
-            .apply(&resources)
-            .map_err(|error| crate::cgroup::named("resources", error))?,
+    let change = || {
+        match &state.systemd {
+            Some(unit) => crate::systemd::update(unit, &cgroup, &resources)?,
+            None => cgroup
+                .apply(&resources)
+                .map_err(|error| crate::cgroup::named("resources", error))?,
+        }
+        let schema = |flag: &str| parsed.get(flag).unwrap_or_default().to_owned();
+        crate::rdt::update(&state, &schema("l3-cache-schema"), &schema("mem-bw-schema"))
+    };
+    all_or_nothing(change).map(|()| 0).map_err(explain)
+}
+
+/// The limit that was refused, and what could not be set back because of it.
+fn explain(failed: Failed<Error>) -> Error {
+    let mut error = failed.error;
+    for left in failed.left {
+        error.message = format!("{}; not set back: {left}", error.message);
     }
-    let schema = |flag: &str| parsed.get(flag).unwrap_or_default().to_owned();
-    crate::rdt::update(&state, &schema("l3-cache-schema"), &schema("mem-bw-schema"))?;
-    Ok(0)
+    error
 }
 
 fn read(path: &str) -> Result<Resources> {

@@ -198,7 +198,11 @@ fn only_one_of_many_simultaneous_starts_wins() {
 
 #[test]
 fn a_runtime_that_is_killed_while_creating_leaves_what_delete_removes() {
-    for runtime in Runtime::ours() {
+    let runtimes = Runtime::ours();
+    for (runtime, force) in runtimes
+        .iter()
+        .flat_map(|one| [(*one, true), (*one, false)])
+    {
         let container = Container::new(runtime, "true").with(|config| {
             config["hooks"] = serde_json::json!({"prestart": [{"path": "/bin/sleep", "args": ["sleep", "1000"]}]});
         });
@@ -225,9 +229,19 @@ fn a_runtime_that_is_killed_while_creating_leaves_what_delete_removes() {
             .split_whitespace()
             .map(|pid| pid.parse().unwrap())
             .collect();
+        let (code, _, stderr) = container.call(&["delete", &container.id]);
+        assert_eq!(code, Some(1));
+        assert!(stderr.contains("that is not stopped: creating"), "{stderr}");
         create.kill().unwrap();
         create.wait().unwrap();
-        container.must(&["delete", "--force", &container.id]);
+        if force {
+            container.must(&["delete", "--force", &container.id]);
+        } else {
+            // Once the first process has seen the end of its runtime, nobody is making it any more.
+            eventually("it is deleted", || {
+                container.call(&["delete", &container.id]).0 == Some(0)
+            });
+        }
         for pid in children {
             // The hook is nobody's any more; the container's process has seen the end of its runtime.
             let _may_be_gone = nix::sys::signal::kill(
@@ -239,6 +253,32 @@ fn a_runtime_that_is_killed_while_creating_leaves_what_delete_removes() {
             crate::harness::cgroups_named(&container.id).is_empty()
         });
         container.assert_nothing_left();
+    }
+}
+
+/// As with runc: the directory goes, and yet there was no container to delete.
+#[test]
+fn a_directory_without_a_state_is_removed_by_delete_and_is_no_container() {
+    for runtime in Runtime::all() {
+        let container = Container::new(runtime, "true");
+        let dir = container.state_root().join(&container.id);
+        for force in [false, true] {
+            std::fs::create_dir_all(&dir).unwrap();
+            let args = ["delete", "--force", &container.id];
+            let args = if force {
+                &args[..]
+            } else {
+                &["delete", &container.id]
+            };
+            let (code, _, stderr) = container.call(args);
+            assert_eq!(code, Some(i32::from(!force)), "{runtime:?} {stderr}");
+            assert_eq!(
+                stderr.contains("does not exist"),
+                !force,
+                "{runtime:?} {stderr}"
+            );
+            assert!(!dir.exists(), "{runtime:?}");
+        }
     }
 }
 

@@ -59,6 +59,82 @@ fn a_program_over_its_memory_limit_is_killed() {
     }
 }
 
+/// A caller that is told "no" finds everything as it was.
+#[test]
+fn an_update_that_is_refused_changes_nothing() {
+    for runtime in Runtime::ours() {
+        let container = Container::new(runtime, "sleep 1000").with(|config| {
+            let resources = &mut config["linux"]["resources"];
+            resources["cpu"] = json!({"shares": 512, "quota": 40_000, "period": 100_000});
+            resources["memory"] =
+                json!({"limit": 64 << 20, "swap": 128 << 20, "reservation": 32 << 20});
+            resources["pids"] = json!({"limit": 50});
+        });
+        container.start();
+        let limits = || {
+            let files = cgroups_named(&container.id).into_iter().flat_map(|dir| {
+                std::fs::read_dir(dir)
+                    .unwrap()
+                    .flatten()
+                    .map(|entry| entry.path())
+            });
+            let is_limit = |path: &std::path::PathBuf| {
+                let name = path.file_name().unwrap().to_str().unwrap();
+                let limits = [
+                    "limit_in_bytes",
+                    ".max",
+                    "shares",
+                    "_us",
+                    "weight",
+                    "cpuset.cpus",
+                    "_device",
+                ];
+                limits.iter().any(|end| name.ends_with(end))
+            };
+            let read = |path: std::path::PathBuf| {
+                let text = std::fs::read_to_string(&path).unwrap_or_default();
+                (path, text)
+            };
+            files
+                .filter(is_limit)
+                .map(read)
+                .collect::<std::collections::BTreeMap<_, _>>()
+        };
+        let before = limits();
+        assert!(
+            before.values().any(|text| text.trim() == "50"),
+            "{before:?}"
+        );
+        let disk = std::fs::read_dir("/sys/block").unwrap().flatten().find_map(|entry| {
+            let numbers = std::fs::read_to_string(entry.path().join("dev")).ok()?;
+            let (major, minor) = numbers.trim().split_once(':')?;
+            Some(json!([{"major": major.parse::<u32>().ok()?, "minor": minor.parse::<u32>().ok()?, "rate": 1 << 20}]))
+        });
+        for lower in [true, false] {
+            let mebibytes = if lower { 48 } else { 256 };
+            let wanted = json!({
+                "cpu": {"shares": 300, "quota": 20_000, "period": 50_000},
+                "memory": {"limit": mebibytes << 20, "swap": (mebibytes + 8) << 20, "reservation": 16 << 20},
+                "pids": {"limit": 77},
+                "blockIO": {"throttleReadBpsDevice": disk},
+                // The last that is set, and of a size that no processor has.
+                "hugepageLimits": [{"pageSize": "3MB", "limit": 3 << 20}]
+            });
+            std::fs::write(container.bundle().join("wanted.json"), wanted.to_string()).unwrap();
+            let (code, _, stderr) = container.call(&["update", "-r", "wanted.json", &container.id]);
+            assert_eq!(code, Some(1), "{stderr}");
+            assert!(
+                stderr.contains("hugepageLimits") && !stderr.contains("not set back"),
+                "{stderr}"
+            );
+            let after = limits();
+            for (path, value) in &before {
+                assert_eq!(after.get(path), Some(value), "{}", path.display());
+            }
+        }
+    }
+}
+
 #[test]
 fn update_changes_limits_by_flags_and_by_document() {
     for runtime in Runtime::all() {

@@ -7,16 +7,21 @@ use std::path::Path;
 
 use nix::errno::Errno;
 
-use super::{Error, Result};
+use super::{Error, Result, journal};
 
 /// Writes `value` to `dir/name` in one system call, which is how the kernel takes it.
 pub(super) fn write(dir: &Path, name: &str, value: &str) -> Result<()> {
     let path = dir.join(name);
+    let before = journal::before(dir, name);
     let file = OpenOptions::new()
         .write(true)
         .open(&path)
         .map_err(|e| Error::call("open", &path, errno(&e)))?;
-    write_open(&file, value).map_err(|errno| Error::write(&path, value, errno))
+    write_open(&file, value).map_err(|errno| Error::write(&path, value, errno))?;
+    if let Some(before) = before {
+        journal::note(dir, name, value, before);
+    }
+    Ok(())
 }
 
 /// Writes to a file that is open already. A signal restarts it: memory limits are interruptible while the kernel reclaims.

@@ -18,6 +18,7 @@ mod file;
 mod freeze;
 mod io;
 mod join;
+mod journal;
 mod kill;
 mod node;
 mod oom;
@@ -44,6 +45,7 @@ pub use detect::{Hierarchies, Hierarchy, Mode, Version};
 pub use devices::{DeviceAccess, DevicePolicy, DeviceRule, DeviceType, default_device_rules};
 pub use error::{Error, Hint, Result};
 pub use join::Joiner;
+pub use journal::{Failed, all_or_nothing};
 pub use node::Created;
 use node::Node;
 pub use oom::{OomEvent, OomWatch};
@@ -54,6 +56,25 @@ pub use resources::{
 };
 pub use stats::Stats;
 pub use usage::{DeviceIo, Pressure, PressureLine, Usage, UsageDetail};
+
+/// The limits that systemd writes into files by itself, of either version.
+const LIMITS: [&str; 15] = [
+    "memory.limit_in_bytes",
+    "memory.max",
+    "memory.low",
+    "memory.swap.max",
+    "cpu.shares",
+    "cpu.cfs_quota_us",
+    "cpu.cfs_period_us",
+    "cpu.weight",
+    "cpu.max",
+    "cpuset.cpus",
+    "cpuset.mems",
+    "pids.max",
+    "blkio.weight",
+    "io.weight",
+    "io.bfq.weight",
+];
 
 /// One group of processes, in every hierarchy of the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -227,6 +248,13 @@ impl Cgroup {
         match &resources.devices {
             Some(rules) => self.apply_devices(rules),
             None => Ok(()),
+        }
+    }
+
+    /// What is written for [`Cgroup::apply`] by others, who do not say so.
+    fn note_limits(&self) {
+        for node in &self.nodes {
+            journal::note_all(&node.dir, &LIMITS);
         }
     }
 

@@ -28,6 +28,9 @@ impl From<SystemdError> for UpdateError {
 
 /// Tells systemd about new limits of `unit`, then writes them into the files of its cgroup.
 ///
+/// Within [`super::super::all_or_nothing`] the files are set back; what systemd was told stays its word for the next
+/// time that it writes them.
+///
 /// # Errors
 /// A limit that cannot be, or that systemd or the kernel refuses.
 pub fn update(
@@ -43,6 +46,7 @@ pub fn update(
         // A limit below the usage would have its processes killed by the time that the file is written.
         v2::check_usage(&node.dir, set(resources.memory.limit))?;
     }
+    cgroup.note_limits();
     let completed = complete(cgroup, resources, target)?;
     let properties = for_resources(&completed, target)?;
     let thaw = !target.v2 && !properties.is_empty() && stand_still(cgroup)?;
