@@ -246,6 +246,9 @@ fn steps(init: Init<'_>, reporter: RawFd) -> Result<std::convert::Infallible> {
             .within(|| format!("linux.sysctl[{:?}]", one.name))?;
     }
     // 16. While it still has the capabilities: stdio for its user, priorities, the working directory.
+    if plan.fill_dev {
+        identity::reopen_null(&root)?;
+    }
     identity::own_stdio(process)?;
     identity::set_priorities(process)?;
     identity::set_execution(&plan.execution)?;

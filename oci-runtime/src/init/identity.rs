@@ -66,6 +66,38 @@ pub(super) fn own_stdio(process: &ProcessPlan) -> Result<()> {
     Ok(())
 }
 
+/// Opens the container's `/dev/null` in place of the host's where the caller gave that as stdin, stdout or stderr: the
+/// container has its own, and the host's would be one more file of the host in it.
+///
+/// # Errors
+/// The descriptor cannot be replaced. Without a `/dev/null` that this process may open, the caller's stays.
+pub(super) fn reopen_null(root: &Root) -> Result<()> {
+    let null = |fd: &OwnedFd| {
+        nix::sys::stat::fstat(fd).is_ok_and(|stat| {
+            let device = stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFCHR.bits();
+            device && stat.st_rdev == nix::sys::stat::makedev(1, 3)
+        })
+    };
+    let given: Vec<u8> = (0..3)
+        .filter(|number| nix_borrow(*number).is_ok_and(|fd| null(&fd)))
+        .collect();
+    if given.is_empty() {
+        return Ok(());
+    }
+    let path = Path::new("/dev/null");
+    // Looked at before it is opened: what an image has there may be anything.
+    let found = root.find(path, OFlag::O_PATH).ok().flatten();
+    if !found.is_some_and(|found| null(&found)) {
+        return Ok(());
+    }
+    match root.open_at(path, OFlag::O_RDWR | OFlag::O_NOCTTY, Mode::empty()) {
+        Ok(own) => given
+            .into_iter()
+            .try_for_each(|number| Ok(sys::fd::duplicate_onto(&own, i32::from(number))?)),
+        Err(_) => Ok(()),
+    }
+}
+
 /// A duplicate of one of the standard descriptors.
 fn nix_borrow(number: u8) -> std::io::Result<OwnedFd> {
     use std::os::fd::AsFd;
@@ -249,9 +281,7 @@ fn find_home(passwd: impl BufRead, uid: u32) -> Option<Vec<u8>> {
 /// The directory cannot be made or entered.
 pub(super) fn enter_cwd(root: &Root, process: &ProcessPlan) -> Result<()> {
     let what = || format!("process.cwd {:?}", process.cwd);
-    let dir = root
-        .mkdir_all(&process.cwd, Mode::from_bits_truncate(0o755))
-        .within(what)?;
+    let dir = open_cwd(root, process)?;
     match nix::unistd::fchdir(&dir) {
         // Readable only by the user that we are about to become: tried again then.
         Ok(()) | Err(Errno::EACCES | Errno::EPERM) => Ok(()),
@@ -264,9 +294,31 @@ pub(super) fn enter_cwd(root: &Root, process: &ProcessPlan) -> Result<()> {
 /// # Errors
 /// It cannot be made.
 pub(super) fn make_cwd(root: &Root, process: &ProcessPlan) -> Result<()> {
-    root.mkdir_all(&process.cwd, Mode::from_bits_truncate(0o755))
-        .map(drop)
-        .within(|| format!("process.cwd {:?}", process.cwd))
+    open_cwd(root, process).map(drop)
+}
+
+fn open_cwd(root: &Root, process: &ProcessPlan) -> Result<OwnedFd> {
+    let cwd = &process.cwd;
+    let opened = root.mkdir_all(cwd, Mode::from_bits_truncate(0o755));
+    let opened = opened.map_err(|error| match error.errno {
+        // From outside of the container's pid namespace even "self" leads nowhere.
+        Errno::ELOOP | Errno::ENOENT if is_of_a_process(cwd) => Error::new(
+            "outside of the container: links of /proc to what a process has open are not followed",
+        )
+        .hint("name the directory by its path in the container"),
+        _ => Error::from(error),
+    });
+    opened.within(|| format!("process.cwd {cwd:?}"))
+}
+
+/// `/proc/self/fd/7`, `/proc/1/cwd` and the like.
+fn is_of_a_process(path: &Path) -> bool {
+    let mut parts = path.components().skip(2);
+    let of_process = parts.next().is_some_and(|part| {
+        let name = part.as_os_str().to_string_lossy();
+        matches!(&*name, "self" | "thread-self") || name.parse::<u32>().is_ok()
+    });
+    path.starts_with("/proc") && of_process
 }
 
 /// The second try of [`enter_cwd`], as the user of the process, and the check.
@@ -290,6 +342,21 @@ pub(super) fn confirm_cwd(process: &ProcessPlan) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn directories_of_processes_are_told_from_others() {
+        for (path, expected) in [
+            ("/proc/self/fd/7", true),
+            ("/proc/17/cwd", true),
+            ("/proc/thread-self/root", true),
+            ("/proc/sys", false),
+            ("/proc", false),
+            ("/srv/self", false),
+            ("/process/self", false),
+        ] {
+            assert_eq!(is_of_a_process(Path::new(path)), expected, "{path}");
+        }
+    }
 
     #[test]
     fn the_home_directory_is_that_of_the_user_id() {

@@ -3,6 +3,42 @@ use serde_json::json;
 
 use crate::harness::{Container, Runtime, cgroups_named, eventually};
 
+/// As on hosts whose administrator has mounted them by hand.
+#[test]
+fn a_hierarchy_under_another_name_beside_the_usual_ones_is_found() {
+    for runtime in Runtime::ours() {
+        if !std::path::Path::new("/sys/fs/cgroup/pids/cgroup.procs").exists() {
+            eprintln!("skipped: no v1 hierarchy of the controller pids at its usual place");
+            return;
+        }
+        let container = Container::new(runtime, "sleep 1000").with(|config| {
+            config["linux"]["resources"]["pids"] = serde_json::json!({"limit": 17});
+        });
+        container.write_config();
+        let script = "umount /sys/fs/cgroup/pids && mkdir /tmp/$id && mount -t tmpfs none /tmp/$id && mkdir /tmp/$id/all && \
+            mount --rbind /sys/fs/cgroup /tmp/$id/all && mount -t tmpfs none /sys/fs/cgroup && cd /tmp/$id/all && \
+            for name in *; do mkdir -p /sys/fs/cgroup/$name; mountpoint -q $name && mount --bind $name /sys/fs/cgroup/$name; done; \
+            rmdir /sys/fs/cgroup/pids; mkdir /sys/fs/cgroup/processes && mount -t cgroup -o pids none /sys/fs/cgroup/processes && umount -l /tmp/$id && \
+            cd $bundle && $oci create $id </dev/null >/dev/null 2>err && cat /sys/fs/cgroup/processes/$id/pids.max; cat err; $oci delete --force $id; \
+            rmdir /tmp/$id";
+        let output = std::process::Command::new("timeout")
+            .args(["-k", "1", "30", "unshare", "-m", "sh", "-c", script])
+            .env("id", &container.id)
+            .env("bundle", container.bundle())
+            .env(
+                "oci",
+                format!(
+                    "{} --root {}",
+                    runtime.program(),
+                    container.state_root().display()
+                ),
+            )
+            .output()
+            .unwrap();
+        assert_eq!(crate::harness::text(&output.stdout), "17\n", "{output:?}");
+    }
+}
+
 #[test]
 fn a_paused_container_stands_still_until_it_is_resumed() {
     for runtime in Runtime::all() {

@@ -59,6 +59,36 @@ fn a_program_over_its_memory_limit_is_killed() {
     }
 }
 
+#[test]
+fn processors_that_are_not_there_are_refused_with_those_that_are() {
+    let online = |of: &str| {
+        let list = std::fs::read_to_string(format!("/sys/devices/system/{of}/online"));
+        list.map_or_else(|_| "none".to_owned(), |list| list.trim().to_owned())
+    };
+    for runtime in Runtime::ours() {
+        let container = Container::new(runtime, "sleep 1000");
+        container.start();
+        for (flag, value, errno) in [
+            ("--cpuset-cpus", "0-9999", "(ERANGE)"),
+            ("--cpuset-cpus", "first", "(EINVAL)"),
+            ("--cpuset-mems", "63", "(EINVAL)"),
+        ] {
+            let (code, _, stderr) = container.call(&["update", flag, value, &container.id]);
+            assert_eq!(code, Some(1), "{flag} {value}");
+            let of = if flag == "--cpuset-cpus" {
+                "cpu"
+            } else {
+                "node"
+            };
+            let hint = format!(
+                "online are {}, and the parent cgroup's cpuset has ",
+                online(of)
+            );
+            assert!(stderr.contains(errno) && stderr.contains(&hint), "{stderr}");
+        }
+    }
+}
+
 /// A caller that is told "no" finds everything as it was.
 #[test]
 fn an_update_that_is_refused_changes_nothing() {

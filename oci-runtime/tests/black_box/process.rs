@@ -1,7 +1,45 @@
 //! Who and what the program is: ids, groups, umask, capabilities, limits, directories, environment, names, terminal.
 use serde_json::json;
 
-use crate::harness::{Container, Runtime, text};
+use crate::harness::{Container, Runtime, eventually, text};
+
+/// The caller's /dev/null is a file of the host.
+#[test]
+fn a_null_device_of_the_host_becomes_the_containers_own() {
+    let script = "for fd in 0 1 2; do test $(stat -L -c %d:%i /proc/$$/fd/$fd) = $(stat -c %d:%i /dev/null) || echo $fd >> /other; done; \
+                  echo x > /dev/stdout && echo x > /dev/stderr && touch /end; cat";
+    for runtime in Runtime::all() {
+        let container = Container::new(runtime, script);
+        container.write_config();
+        // In the foreground runc puts pipes of its own in between.
+        let mut command = container.command(&["run", "--detach", &container.id]);
+        let null = std::process::Stdio::null;
+        let status = command.stdin(null()).stdout(null()).stderr(null()).status();
+        assert!(status.unwrap().success(), "{runtime:?}");
+        eventually("it has ended", || container.status() == "stopped");
+        assert!(container.inside("/end").exists(), "{runtime:?}");
+        assert!(!container.inside("/other").exists(), "{runtime:?}");
+    }
+}
+
+/// Nor does an image that has something else there get it in place of what the caller gave.
+#[test]
+fn a_file_that_only_has_the_name_of_the_null_device_is_left_alone() {
+    for runtime in Runtime::ours() {
+        let container = Container::new(runtime, "cat; stat -L -c %t:%T /proc/self/fd/0 > /seen").with(|config| {
+            let mounts = config["mounts"].as_array_mut().unwrap();
+            mounts.retain(|mount| !mount["destination"].as_str().unwrap().starts_with("/dev"));
+            mounts.push(serde_json::json!({"destination": "/dev", "type": "bind", "source": "dev", "options": ["bind"]}));
+        });
+        std::fs::create_dir(container.bundle().join("dev")).unwrap();
+        std::fs::write(container.bundle().join("dev/null"), "of the image").unwrap();
+        container.output();
+        assert_eq!(
+            std::fs::read_to_string(container.inside("/seen")).unwrap(),
+            "1:3\n"
+        );
+    }
+}
 
 #[test]
 fn ids_groups_and_umask_are_those_of_the_configuration() {

@@ -221,7 +221,21 @@ fn a_leaked_descriptor_is_no_working_directory() {
             container.write_config();
             let (code, stdout, stderr) = container.call(&["run", &container.id]);
             assert_ne!(code, Some(0), "{number}: {stdout} {stderr}");
+            assert!(stderr.contains("outside of the container"), "{stderr}");
             container.assert_nothing_left();
+        }
+        let container = Container::new(runtime, "sleep 1000");
+        container.start();
+        for cwd in [
+            "/proc/self/fd/7",
+            "/proc/self/fd/8/..",
+            "/proc/1/cwd",
+            "/proc/thread-self/root",
+        ] {
+            let (code, _, stderr) = container.call(&["exec", "--cwd", cwd, &container.id, "pwd"]);
+            assert_ne!(code, Some(0), "{cwd}");
+            let said = format!("process.cwd {cwd:?}: outside of the container");
+            assert!(stderr.contains(&said), "{stderr}");
         }
     }
 }

@@ -105,7 +105,7 @@ impl Hierarchies {
             return Ok(unified);
         }
         let usual = at_usual_places(&own);
-        if !usual.is_empty() {
+        if !usual.is_empty() && !others_beside(&own, usual.len()) {
             match Self::from_mounts(mounted(&usual)?, &own, &probe) {
                 Ok(found) if found.list.len() >= usual.len() => return Ok(found),
                 // Something covers one of them: another mount may show the same.
@@ -222,20 +222,46 @@ fn whole_unified(own: &str) -> Option<Hierarchies> {
 }
 
 /// The names of the hierarchies that are where every distribution mounts them. Where there is one of them, those that
-/// are not there are taken as not mounted: nobody mounts some of them elsewhere.
+/// are neither there nor beside them are taken as not mounted: nobody mounts some of them elsewhere.
 fn at_usual_places(own: &str) -> Vec<&str> {
-    let names = own.lines().filter_map(|line| line.split(':').nth(1));
-    let there = |names: &&str| {
-        let directory = match *names {
-            "" => "unified",
-            names => names.strip_prefix("name=").unwrap_or(names),
-        };
-        let found = statfs(&Path::new(USUAL_MOUNT).join(directory));
-        found.is_ok_and(|found| {
-            [CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC].contains(&found.filesystem_type())
-        })
-    };
-    names.filter(there).collect()
+    names(own)
+        .filter(|names| is_cgroup(&Path::new(USUAL_MOUNT).join(usual_name(names))))
+        .collect()
+}
+
+/// The names of all hierarchies that are in use, mounted or not.
+fn names(own: &str) -> impl Iterator<Item = &str> {
+    own.lines().filter_map(|line| line.split(':').nth(1))
+}
+
+fn usual_name(names: &str) -> &str {
+    match names {
+        "" => "unified",
+        names => names.strip_prefix("name=").unwrap_or(names),
+    }
+}
+
+fn is_cgroup(path: &Path) -> bool {
+    statfs(path).is_ok_and(|found| {
+        [CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC].contains(&found.filesystem_type())
+    })
+}
+
+/// Whether a hierarchy that is not at its usual place may be under another name beside the `usual` ones.
+fn others_beside(own: &str, usual: usize) -> bool {
+    if names(own).count() == usual {
+        return false;
+    }
+    let is_usual = |name: &std::ffi::OsStr| names(own).any(|names| usual_name(names) == name);
+    let entries = std::fs::read_dir(USUAL_MOUNT)
+        .into_iter()
+        .flatten()
+        .flatten();
+    entries
+        .filter(|entry| !is_usual(&entry.file_name()))
+        // `cpu` may be a link to `cpu,cpuacct`.
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .any(|entry| is_cgroup(&entry.path()))
 }
 
 /// The cgroup mounts of this thread, read until there is a whole one at its usual place for each of `wanted`: they are

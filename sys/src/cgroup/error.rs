@@ -90,6 +90,15 @@ pub enum Hint {
     ParentLimit,
     /// The cgroup's cpuset has no CPUs or memory nodes.
     EmptyCpuset,
+    /// What was given as CPUs or memory nodes is no list of such that the cgroup can have.
+    NotInCpuset {
+        /// What they are, in a few words.
+        what: &'static str,
+        /// Those of the host, as the kernel lists them.
+        online: String,
+        /// Those of the parent cgroup.
+        parent: String,
+    },
     /// The kernel lacks BPF programs for devices, or the caller may not load them.
     NoDeviceBpf,
     /// A real-time process meets a cpu cgroup without real-time CPU time.
@@ -109,6 +118,14 @@ impl fmt::Display for Hint {
             Self::NotDelegated => f.write_str("the cgroup filesystem is read-only here, or this cgroup is not delegated to this user"),
             Self::ParentLimit => f.write_str("a parent cgroup allows less"),
             Self::EmptyCpuset => f.write_str("the cgroup's cpuset has no CPUs or memory nodes"),
+            Self::NotInCpuset {
+                what,
+                online,
+                parent,
+            } => write!(
+                f,
+                "this is a list of {what}, such as 0-3,6; online are {online}, and the parent cgroup's cpuset has {parent}"
+            ),
             Self::NoDeviceBpf => {
                 f.write_str("device rules on cgroup v2 need CONFIG_CGROUP_BPF and CAP_BPF with CAP_NET_ADMIN, or CAP_SYS_ADMIN")
             }

@@ -204,8 +204,43 @@ fn parent_limit(error: Error) -> Error {
 pub(super) fn apply_cpuset(dir: &Path, cpu: &Cpu) -> Result<()> {
     for (name, value) in [("cpuset.cpus", &cpu.cpus), ("cpuset.mems", &cpu.mems)] {
         if let Some(value) = value.as_deref().filter(|v| !v.is_empty()) {
-            file::write(dir, name, value)?;
+            file::write(dir, name, value).map_err(|error| outside_cpuset(dir, name, error))?;
         }
     }
     Ok(())
+}
+
+/// Out of range is `ERANGE`, no list or none that is online `EINVAL`, not the parent's on v1 `EACCES`.
+fn outside_cpuset(dir: &Path, name: &str, error: Error) -> Error {
+    let refused = [Errno::ERANGE, Errno::EINVAL, Errno::EACCES];
+    // To open it may be forbidden for other reasons.
+    let of_value = matches!(&error, Error::Call { call, errno, .. } if call.starts_with("write") && refused.contains(errno));
+    if !of_value {
+        return error;
+    }
+    let (what, place) = match name {
+        "cpuset.cpus" => ("processors", "/sys/devices/system/cpu"),
+        _ => ("memory nodes", "/sys/devices/system/node"),
+    };
+    let known = |dir: &Path, names: &[&str]| {
+        let mut lists = names.iter().filter_map(|name| file::read(dir, name).ok());
+        lists
+            .find(|list| !list.is_empty())
+            .unwrap_or_else(|| "none".to_owned())
+    };
+    let parent = dir.parent().map_or_else(String::new, |parent| {
+        known(
+            parent,
+            &[
+                &format!("{name}.effective"),
+                &name.replace('.', ".effective_"),
+                name,
+            ],
+        )
+    });
+    error.with_hint(Hint::NotInCpuset {
+        what,
+        online: known(Path::new(place), &["online"]),
+        parent,
+    })
 }
