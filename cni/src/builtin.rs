@@ -67,6 +67,7 @@ impl NetworkList {
             "isDefaultGateway": true,
             "forceAddress": false,
             "ipMasq": true,
+            "acceptForward": true,
             "hairpinMode": true,
             "capabilities": {"ips": true, "mac": true, "ipRanges": true, "netnsDies": true},
             "ipam": {

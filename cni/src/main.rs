@@ -10,8 +10,8 @@ use std::process::ExitCode;
 use cni::plugin;
 
 const HELP: &str = "\
-Usage: bridge | host-local | loopback | portmap     (a link to davit-cni under that name)
-       davit-cni bridge | host-local | loopback | portmap
+Usage: bridge | firewall | host-local | loopback | portmap     (a link to davit-cni under that name)
+       davit-cni bridge | firewall | host-local | loopback | portmap
        davit-cni --version | --help
 
 CNI plugins. They read the CNI_* variables and a network configuration on standard input;

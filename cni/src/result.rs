@@ -155,6 +155,16 @@ struct Wire {
 // === impl AddResult ===
 
 impl AddResult {
+    /// Reads what a plugin printed, as the executor does; for the fuzz targets.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    #[cfg(fuzzing)]
+    pub fn read(text: &[u8], version: Version) -> Result<AddResult, String> {
+        let value = serde_json::from_slice(text).map_err(|e| e.to_string())?;
+        AddResult::parse(value, version)
+    }
+
     /// Reads what a plugin answered and brings it to `version`, the version of the configuration.
     ///
     /// An answer that does not say its version is taken to be in the configuration's.

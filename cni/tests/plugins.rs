@@ -59,14 +59,14 @@ fn a_person_who_tries_it_learns_what_it_is() {
     let command = |args: &[&str]| Command::new(davit_cni()).args(args).output().unwrap();
     assert!(
         String::from_utf8_lossy(&command(&["--help"]).stdout)
-            .contains("Usage: bridge | host-local | loopback")
+            .contains("Usage: bridge | firewall | host-local | loopback")
     );
     assert!(command(&["--version"]).status.success());
     let wrong = command(&["macvlan"]);
     assert_eq!(wrong.status.code(), Some(64));
     assert_eq!(
         String::from_utf8_lossy(&wrong.stderr),
-        "davit-cni: no plugin \"macvlan\"; there are bridge, host-local, loopback, portmap\n"
+        "davit-cni: no plugin \"macvlan\"; there are bridge, firewall, host-local, loopback, portmap\n"
     );
     assert_eq!(command(&[]).status.code(), Some(64));
 }

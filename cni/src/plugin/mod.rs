@@ -5,6 +5,7 @@
 
 mod bridge;
 mod failure;
+mod firewall;
 mod gc;
 mod hash;
 mod host_local;
@@ -26,7 +27,7 @@ pub(crate) use request::Request;
 use crate::version::{SUPPORTED_VERSIONS, Version};
 
 /// The plugins that the multi-call binary holds.
-pub const NAMES: [&str; 4] = ["bridge", "host-local", "loopback", "portmap"];
+pub const NAMES: [&str; 5] = ["bridge", "firewall", "host-local", "loopback", "portmap"];
 
 /// Runs the plugin `name` and gives its exit code.
 ///
@@ -76,6 +77,10 @@ fn dispatch(name: &str, request: &Request) -> Result<Option<Value>, Failure> {
         ("bridge", "CHECK") => bridge::check(request).map(|()| None),
         ("bridge", "STATUS") => bridge::status(request).map(|()| None),
         ("bridge", "GC") => bridge::collect(request).map(|()| None),
+        ("firewall", "ADD") => firewall::add(request).map(Some),
+        ("firewall", "DEL" | "GC") => firewall::del(request).map(|()| None),
+        ("firewall", "CHECK") => firewall::check(request).map(|()| None),
+        ("firewall", "STATUS") => firewall::status(request).map(|()| None),
         ("host-local", "ADD") => {
             host_local::add(request).map(|r| Some(r.to_value(request.version)))
         }

@@ -21,9 +21,9 @@ const MAX_COMMENT: usize = 127;
 
 pub(crate) const NEWTABLE: u16 = 0;
 const DELTABLE: u16 = 2;
-const NEWCHAIN: u16 = 3;
+pub(crate) const NEWCHAIN: u16 = 3;
 const DELCHAIN: u16 = 5;
-const NEWRULE: u16 = 6;
+pub(crate) const NEWRULE: u16 = 6;
 const DELRULE: u16 = 8;
 const NEWSET: u16 = 9;
 const NEWSETELEM: u16 = 12;
@@ -150,6 +150,12 @@ impl Nft {
 }
 
 impl Batch {
+    /// Whether nothing is to be done.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
     /// An empty transaction.
     #[must_use]
     pub fn new() -> Batch {
@@ -232,6 +238,45 @@ impl Batch {
             format!("NFT_MSG_NEWRULE({exprs:?})"),
         );
         self.step(NEWRULE, NLM_F_CREATE | NLM_F_APPEND, w, about)
+    }
+
+    /// Adds a rule at the head of a chain, with words beside it.
+    pub fn insert_rule(
+        &mut self,
+        table: Table<'_>,
+        chain: &str,
+        exprs: &[Expr],
+        comment: &str,
+    ) -> &mut Batch {
+        let w = start(table).text(1, table.name).text(2, chain);
+        let w = w.nested(4, |list| {
+            exprs
+                .iter()
+                .fold(list, |list, expr| expr.write_with_loads(list))
+        });
+        let about = About::new(
+            chain_named(table, chain),
+            format!("NFT_MSG_NEWRULE(first, {exprs:?})"),
+        );
+        self.step(
+            NEWRULE,
+            NLM_F_CREATE,
+            w.bytes(7, &comment_data(comment)),
+            about,
+        )
+    }
+
+    /// Deletes one rule.
+    pub fn delete_rule(&mut self, table: Table<'_>, chain: &str, handle: u64) -> &mut Batch {
+        let w = start(table)
+            .text(1, table.name)
+            .text(2, chain)
+            .be64(3, handle);
+        let about = About::new(
+            chain_named(table, chain),
+            format!("NFT_MSG_DELRULE({handle})"),
+        );
+        self.step(DELRULE, 0, w, about)
     }
 
     /// Makes the set or map if it is not there.
@@ -369,7 +414,7 @@ fn named(table: Table<'_>) -> String {
     format!("table \"{} {}\"", table.family.name(), table.name)
 }
 
-fn chain_named(table: Table<'_>, chain: &str) -> String {
+pub(crate) fn chain_named(table: Table<'_>, chain: &str) -> String {
     format!("chain \"{} {} {chain}\"", table.family.name(), table.name)
 }
 

@@ -13,7 +13,9 @@ mod read;
 pub use batch::{Batch, Nft};
 pub(crate) use batch::{nfgenmsg, subsystem_of};
 pub use expr::{CtKey, Expr, KeyPart, MetaKey, Verdict};
-pub use object::{Chain, ChainKind, Element, Hook, Set, SetData, SetKey, Table, part};
+pub use object::{
+    BaseChain, Chain, ChainKind, Element, Hook, Rule, Set, SetData, SetKey, Table, part,
+};
 
 /// The packets that a table sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -36,6 +38,12 @@ impl Family {
             Family::Ip6 => 10,
             Family::Bridge => 7,
         }
+    }
+
+    pub(crate) fn from_number(number: u8) -> Option<Family> {
+        [Family::Inet, Family::Ip, Family::Ip6, Family::Bridge]
+            .into_iter()
+            .find(|family| family.number() == number)
     }
 
     pub(crate) fn name(self) -> &'static str {

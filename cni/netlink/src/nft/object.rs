@@ -24,6 +24,30 @@ pub struct Chain<'a> {
     pub base: Option<(ChainKind, Hook, i32)>,
 }
 
+/// A base chain that is there, whoever made it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BaseChain {
+    /// Its table's family.
+    pub family: Family,
+    /// Its table's name.
+    pub table: String,
+    /// Its name.
+    pub name: String,
+    /// Where packets enter it, as the kernel numbers it.
+    pub hook: u32,
+    /// Whether it drops what no rule decides on.
+    pub drops: bool,
+}
+
+/// A rule that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// What names it in its chain.
+    pub handle: u64,
+    /// The words beside it.
+    pub comment: Option<String>,
+}
+
 /// What a base chain may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChainKind {
@@ -171,6 +195,23 @@ impl ChainKind {
             ChainKind::Nat => "nat",
             ChainKind::Route => "route",
         }
+    }
+}
+
+impl BaseChain {
+    /// Its table.
+    #[must_use]
+    pub fn table(&self) -> Table<'_> {
+        Table {
+            family: self.family,
+            name: &self.table,
+        }
+    }
+
+    /// Whether it sees what goes through the host.
+    #[must_use]
+    pub fn is_forward(&self) -> bool {
+        self.hook == Hook::Forward.number()
     }
 }
 

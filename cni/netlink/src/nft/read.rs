@@ -1,14 +1,16 @@
 //! Reading back what is there.
 use nix::errno::Errno;
 
-use super::batch::{NEWTABLE, Nft, nfgenmsg, set_named, subsystem};
+use super::batch::{NEWCHAIN, NEWRULE, NEWTABLE, Nft, chain_named, nfgenmsg, set_named, subsystem};
 use super::expr::{DATA_VALUE, DATA_VERDICT, LIST_ELEM, Verdict};
-use super::object::{Element, Table};
+use super::object::{BaseChain, Element, Rule, Table};
 use crate::attr::{as_be32, as_text, attributes, find};
 use crate::error::Result;
 use crate::socket::About;
 
 const GETTABLE: u16 = 1;
+const GETCHAIN: u16 = 4;
+const GETRULE: u16 = 7;
 const GETSETELEM: u16 = 13;
 const GETGEN: u16 = 16;
 /// `struct nfgenmsg`.
@@ -49,6 +51,40 @@ impl Nft {
             })
     }
 
+    /// The base chains of all tables of families that we know.
+    ///
+    /// # Errors
+    /// The kernel refused the question.
+    pub fn base_chains(&mut self) -> Result<Vec<BaseChain>> {
+        let about = About::new("chains", "NFT_MSG_GETCHAIN(dump)");
+        let messages = self
+            .socket
+            .dump(subsystem(GETCHAIN), &nfgenmsg(0, 0), &about)?;
+        let chains = messages.iter().filter(|m| m.kind == subsystem(NEWCHAIN));
+        Ok(chains.filter_map(|m| read_base_chain(&m.payload)).collect())
+    }
+
+    /// The rules of a chain, in their order; none if it is not there.
+    ///
+    /// # Errors
+    /// The kernel refused the question.
+    pub fn rules(&mut self, table: Table<'_>, chain: &str) -> Result<Vec<Rule>> {
+        let about = About::new(chain_named(table, chain), "NFT_MSG_GETRULE(dump)");
+        let question = crate::attr::Writer::with_header(&nfgenmsg(table.family.number(), 0))
+            .text(1, table.name)
+            .text(2, chain)
+            .into_bytes();
+        let messages = match self.socket.dump(subsystem(GETRULE), &question, &about) {
+            Err(e) if e.errno == Errno::ENOENT => return Ok(Vec::new()),
+            other => other?,
+        };
+        let rules = messages.iter().filter(|m| m.kind == subsystem(NEWRULE));
+        // A kernel that does not filter sends the rules of all chains.
+        Ok(rules
+            .filter_map(|m| read_rule(m.payload.get(NFGEN..)?, table.name, chain))
+            .collect())
+    }
+
     /// The elements of a set or map, without the ends of intervals; none if the set or its table is not there.
     ///
     /// # Errors
@@ -75,6 +111,32 @@ impl Nft {
             })
             .collect())
     }
+}
+
+fn read_base_chain(payload: &[u8]) -> Option<BaseChain> {
+    const DROP: u32 = 0;
+    let family = super::Family::from_number(*payload.first()?)?;
+    let attributes = payload.get(NFGEN..)?;
+    let hook = find(attributes, 4)?;
+    Some(BaseChain {
+        family,
+        table: as_text(&find(attributes, 1)?),
+        name: as_text(&find(attributes, 3)?),
+        hook: as_be32(&find(&hook, 1)?)?,
+        drops: find(attributes, 5).and_then(|policy| as_be32(&policy)) == Some(DROP),
+    })
+}
+
+fn read_rule(payload: &[u8], table: &str, chain: &str) -> Option<Rule> {
+    let named = |kind, name: &str| find(payload, kind).is_some_and(|v| as_text(&v) == name);
+    if !named(1, table) || !named(2, chain) {
+        return None;
+    }
+    let handle = <[u8; 8]>::try_from(find(payload, 3)?).ok()?;
+    Some(Rule {
+        handle: u64::from_be_bytes(handle),
+        comment: find(payload, 7).and_then(|data| read_comment(&data)),
+    })
 }
 
 fn read(element: &[u8]) -> Option<Element> {

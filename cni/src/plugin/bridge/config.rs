@@ -19,6 +19,8 @@ pub(super) struct Config {
     pub(super) is_default_gateway: bool,
     pub(super) force_address: bool,
     pub(super) masquerade: bool,
+    /// As the firewall plugin after this one would; a key of our own, which spares the built-in network a process.
+    pub(super) accept_forward: bool,
     pub(super) hairpin: bool,
     pub(super) promiscuous: bool,
     pub(super) isolated: bool,
@@ -45,6 +47,8 @@ struct Raw {
     ip_masq: bool,
     #[serde(default)]
     ip_masq_backend: Option<String>,
+    #[serde(default)]
+    accept_forward: bool,
     #[serde(default)]
     mtu: u32,
     #[serde(default)]
@@ -140,6 +144,7 @@ impl Config {
             is_default_gateway: raw.is_default_gateway,
             force_address: raw.force_address,
             masquerade: raw.ip_masq,
+            accept_forward: raw.accept_forward,
             hairpin: raw.hairpin_mode,
             promiscuous: raw.promisc_mode,
             isolated: raw.port_isolation,

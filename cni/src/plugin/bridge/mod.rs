@@ -19,7 +19,7 @@ use sys::netns::NetNs;
 
 use self::config::Config;
 use self::port::Port;
-use super::{Failure, Request, hash, ipam};
+use super::{Failure, Request, firewall, hash, ipam};
 use crate::AddResult;
 use crate::result::{Interface, Route};
 
@@ -96,9 +96,12 @@ fn attach(
     if config.is_gateway {
         network::ensure_gateway(&mut host, &bridge, config, &result)?;
     }
+    let subnets: Vec<IpNet> = ips.iter().map(IpNet::trunc).collect();
     if config.masquerade {
-        let subnets: Vec<IpNet> = ips.iter().map(IpNet::trunc).collect();
         masquerade::ensure(&request.network, &subnets)?;
+    }
+    if config.accept_forward {
+        firewall::ensure(&request.network, &subnets)?;
     }
     let port = Port {
         host_name: hash::veth_name(&request.container_id, &request.ifname),

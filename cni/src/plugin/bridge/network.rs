@@ -2,7 +2,7 @@
 use ipnet::IpNet;
 use netlink::{Bridge, Link, LinkChange, Rtnl};
 
-use super::super::{Failure, hash, portmap, sysctl};
+use super::super::{Failure, firewall, hash, portmap, sysctl};
 use super::config::Config;
 use super::{masquerade, up};
 use crate::AddResult;
@@ -172,6 +172,7 @@ pub fn remove_network(network: &str, bridge: &str) -> Result<(), Failure> {
         _ => Ok(()),
     });
     masquerade
+        .and(firewall::remove(network))
         .and(portmap::remove_if_empty())
         .and(link.map_err(Failure::from))
 }
