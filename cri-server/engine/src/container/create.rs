@@ -263,7 +263,7 @@ fn start_runtime(
     bundle: &Path,
     undo: &mut Undo,
 ) -> Result<u32> {
-    let runtime = node.handlers.get(&pod.handler)?.clone();
+    let runtime = node.handlers.get(&pod.handler)?;
     let log_path = (!record.log_path.is_empty()).then(|| PathBuf::from(&record.log_path));
     if let Some(directory) = log_path.as_deref().and_then(Path::parent) {
         fs::create_dir_all(directory).map_err(|source| Error::Io {
