@@ -9,12 +9,15 @@
 //!   └───────────────────────────────────────────┘
 //! ```
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper::header::{ACCEPT, AUTHORIZATION, HeaderValue, LOCATION, RANGE, RETRY_AFTER, USER_AGENT};
+use hyper::header::{
+    ACCEPT, AUTHORIZATION, HeaderValue, LOCATION, PROXY_AUTHORIZATION, RANGE, RETRY_AFTER,
+    USER_AGENT,
+};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 
 use super::challenge::challenge;
@@ -22,6 +25,7 @@ use super::error::{RegistryError, causes};
 use super::hosts::Host;
 use super::source::Source;
 use super::transport::Transport;
+use super::{proxy, retry_after};
 
 /// How many redirects are followed.
 const REDIRECTS: usize = 10;
@@ -169,9 +173,12 @@ impl Source {
         &self,
         server: &Server,
         ask: &Ask,
-        request: Request<Full<Bytes>>,
+        mut request: Request<Full<Bytes>>,
     ) -> Result<Response<Incoming>, Unsent> {
         let asked = peer(request.uri());
+        if let Some(password) = proxy::authorization(request.uri()) {
+            request.headers_mut().insert(PROXY_AUTHORIZATION, password);
+        }
         let answer =
             tokio::time::timeout(self.progress_timeout, server.transport.request(request)).await;
         match answer {
@@ -365,10 +372,10 @@ fn resolve(from: &Uri, location: &HeaderValue) -> Result<Uri, String> {
     }
 }
 
-/// How long the server wants us to wait. A date instead of seconds is not understood and means the usual pause.
+/// How long the server wants us to wait.
 fn retry_after(response: &Response<Incoming>) -> Option<Duration> {
     let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
-    value.trim().parse().ok().map(Duration::from_secs)
+    retry_after::parse(value, SystemTime::now())
 }
 
 pub(super) fn protocol(server: &Server, ask: &Ask, reason: String) -> RegistryError {

@@ -18,9 +18,10 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 
 use super::error::RegistryError;
 use super::hosts::{Host, TlsOptions};
+use super::proxy::Dialer;
 
 /// A pool of connections with one way to trust.
-pub(super) type Transport = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+pub(super) type Transport = Client<HttpsConnector<Dialer>, Full<Bytes>>;
 
 /// How long an unused connection is kept.
 const IDLE: Duration = Duration::from_secs(60);
@@ -39,7 +40,7 @@ pub(super) fn transport(
         .with_tls_config(tls_config(tls)?)
         .https_or_http()
         .enable_http1()
-        .wrap_connector(tcp);
+        .wrap_connector(Dialer(tcp));
     let mut builder = Client::builder(TokioExecutor::new());
     builder
         .pool_timer(TokioTimer::new())
