@@ -114,6 +114,10 @@ Configuration file (TOML; an unknown key is an error):
   subnet = \"10.89.0.0/16\"
   subnet6 = \"auto\"                    # or \"fd00:89::/64\"; without it pods have no IPv6
 
+  [images]
+  pinned = [\"registry.k8s.io/pause:3.10\"]   # a kubelet does not collect these
+  pull_progress_timeout_s = 300       # how long a download may stand still
+
 A flag wins over the file. SIGTERM and SIGINT stop the daemon and leave the pods running.
 Exit codes: 0 stopped by a signal, 1 could not start or serve, 64 wrong flags or configuration.
 

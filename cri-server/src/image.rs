@@ -88,7 +88,7 @@ impl ImageService for Images {
         Ok(Response::new(RemoveImageResponse {}))
     }
 
-    /// Writable layers are on the same file system as the images: only the first list is filled.
+    /// Writable layers are on the same file system as the images: both lists say so, as containerd's do.
     async fn image_fs_info(&self, _: Request<ImageFsInfoRequest>) -> Answer<ImageFsInfoResponse> {
         let usage = self
             .0
@@ -98,8 +98,8 @@ impl ImageService for Images {
             .map_err(status::from)?;
         let image_filesystems = vec![image::usage(usage)];
         Ok(Response::new(ImageFsInfoResponse {
+            container_filesystems: image_filesystems.clone(),
             image_filesystems,
-            container_filesystems: Vec::new(),
         }))
     }
 

@@ -1,5 +1,6 @@
 //! The gRPC server: three services behind one request layer, on one unix socket.
 
+mod deadline;
 mod incoming;
 mod layer;
 
@@ -34,6 +35,7 @@ pub(crate) async fn serve(
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(STREAM_WINDOW)
         .layer(layer::Requests)
+        .layer(deadline::Deadlines)
         .add_service(
             runtime
                 .max_decoding_message_size(MESSAGE_LIMIT)

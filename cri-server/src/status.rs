@@ -19,6 +19,8 @@ fn code(kind: Kind) -> Code {
         Kind::ResourceExhausted => Code::ResourceExhausted,
         Kind::Unsupported => Code::Unimplemented,
         Kind::Internal => Code::Internal,
+        // cri-client takes only this code off before a kubelet looks at the beginning of the message.
+        Kind::Named => Code::Unknown,
     }
 }
 

@@ -421,6 +421,7 @@ async fn the_image_file_system_is_reported() {
         "{mountpoint}"
     );
     assert!(usage.used_bytes.is_some() && usage.inodes_used.is_some());
+    assert_eq!(answer.container_filesystems, answer.image_filesystems);
 }
 
 /// Nothing answers on port 1 of the loopback: the kubelet knows that error by its prefix.

@@ -8,6 +8,8 @@ use std::fs::File;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use sys::mount::{MountAttr, MountAttrs};
+
 use crate::digest::DiffId;
 use crate::error::{Error, IoContext};
 use crate::store::Store;
@@ -62,6 +64,38 @@ pub fn mount_overlay(
     let work = make(writable, "work", 0o700)?;
     // Should the host crash, the container is gone with its pod: nothing written here needs to reach the disk.
     let mount = sys::mount::overlay(&lower, Some((&upper, &work)), &["volatile"])?;
+    Ok(sys::mount::attach(&mount, target)?)
+}
+
+/// Mounts `layers` (bottom first) at `target`, an existing directory, to be looked at only: read-only, without
+/// programs, set-user-id bits and devices.
+///
+/// The caller holds a [`crate::Lease`] on the layers as long as the mount lives, and unmounts it.
+///
+/// # Errors
+/// As [`mount_overlay`].
+pub fn mount_read_only(store: &Store, layers: &[DiffId], target: &Path) -> Result<(), Error> {
+    let mut lower = lower_directories(store, layers, target)?;
+    let empty = make(&store.inner.options.root, "empty", 0o755)?;
+    if lower.len() == 1 && lower[0] != empty {
+        // overlayfs wants two where none is writable.
+        lower.push(empty);
+    } else if lower.len() == 1 {
+        lower.insert(0, make(&store.inner.options.root, "empty/top", 0o755)?);
+    }
+    let lower: Vec<&Path> = lower.iter().map(PathBuf::as_path).collect();
+    let mount = sys::mount::overlay(&lower, None, &[])?;
+    let set = MountAttr::MOUNT_ATTR_RDONLY
+        | MountAttr::MOUNT_ATTR_NOSUID
+        | MountAttr::MOUNT_ATTR_NODEV
+        | MountAttr::MOUNT_ATTR_NOEXEC;
+    sys::mount::mount_setattr(
+        &mount,
+        MountAttrs {
+            set,
+            ..MountAttrs::default()
+        },
+    )?;
     Ok(sys::mount::attach(&mount, target)?)
 }
 

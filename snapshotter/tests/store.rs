@@ -229,6 +229,22 @@ async fn a_pull_by_digest_has_no_tag_and_a_repeated_pull_moves_no_layer() {
 }
 
 #[tokio::test]
+async fn images_with_a_pinned_name_say_so_and_can_be_removed_all_the_same() {
+    let registry = Content::with(&small(Pack::Gzip), "v1").serve();
+    let name = format!("{}/app:v1", registry.name());
+    let scratch = Scratch::new();
+    let mut options = options(&scratch);
+    options.pinned = vec!["no name at all!".into(), name.clone()];
+    let store = Store::open(options.clone()).unwrap();
+    assert!(pull(&store, &name).await.unwrap().pinned);
+    drop(store);
+    let store = Store::open(options).unwrap();
+    assert!(store.images().unwrap()[0].pinned, "after a restart");
+    assert!(store.remove(&name).unwrap());
+    assert_eq!(store.images().unwrap(), []);
+}
+
+#[tokio::test]
 async fn removing_takes_all_names_of_an_image_and_the_layers_that_nobody_else_has() {
     let shared = one_file("shared");
     let (one, two) = (

@@ -21,17 +21,10 @@ pub struct Config {
     pub network: NetworkConfig,
     /// `hosts.toml` directories of registries.
     pub hosts_dirs: Vec<PathBuf>,
+    /// Images.
+    pub images: ImagesConfig,
     /// The cgroup below which pods without a `cgroup_parent` get theirs: `/davit`.
     pub cgroup_root: String,
-}
-
-/// What can change while an engine runs.
-#[derive(Debug, Clone)]
-pub struct Reload {
-    /// As [`Config::handlers`].
-    pub handlers: BTreeMap<String, Handler>,
-    /// As [`Config::default_handler`].
-    pub default_handler: String,
 }
 
 /// An OCI runtime with its command line.
@@ -53,6 +46,24 @@ impl Handler {
             path: path.into(),
             root: None,
             args: Vec::new(),
+        }
+    }
+}
+
+/// How images are pulled and kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImagesConfig {
+    /// Names of images that a kubelet must not collect: reported as pinned.
+    pub pinned: Vec<String>,
+    /// How long a download may stand still before it is given up.
+    pub progress_timeout: Duration,
+}
+
+impl Default for ImagesConfig {
+    fn default() -> Self {
+        Self {
+            pinned: Vec::new(),
+            progress_timeout: Duration::from_secs(300),
         }
     }
 }
@@ -113,6 +124,7 @@ impl Default for Config {
             default_handler: "davit-oci".into(),
             network: NetworkConfig::default(),
             hosts_dirs: vec!["/etc/davit/hosts.d".into()],
+            images: ImagesConfig::default(),
             cgroup_root: "/davit".into(),
         }
     }

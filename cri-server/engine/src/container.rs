@@ -5,6 +5,7 @@ pub(crate) mod create;
 pub(crate) mod remove;
 pub(crate) mod status;
 pub(crate) mod update;
+pub(crate) mod volumes;
 
 use nix::sys::signal::Signal;
 

@@ -35,6 +35,8 @@ pub enum Kind {
     Unsupported,
     /// Something failed on the node.
     Internal,
+    /// A failure that a kubelet knows by the name at the beginning of its message.
+    Named,
 }
 
 /// What went wrong.
@@ -231,6 +233,14 @@ pub enum Error {
         /// What failed while cleaning up.
         cleanup: String,
     },
+    /// A failure that a kubelet knows by its name (cri-api, `pkg/errors`).
+    #[error("{name}: {detail}")]
+    Named {
+        /// `ImageVolumeMountFailed`, `RROUnsupported`.
+        name: &'static str,
+        /// What happened.
+        detail: String,
+    },
     /// A fail point that a test armed.
     #[error(transparent)]
     Injected(#[from] sys::failpoint::Injected),
@@ -264,6 +274,7 @@ impl Error {
             Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 Kind::ResourceExhausted
             }
+            Self::Named { .. } => Kind::Named,
             Self::Shim { kind, .. } | Self::Images { kind, .. } => *kind,
             Self::Cleanup { cause, .. } => cause.kind(),
             Self::Shared(inner) => inner.kind(),

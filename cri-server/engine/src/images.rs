@@ -126,9 +126,8 @@ pub(crate) async fn usage(store: &Store) -> Result<FsUsage> {
 }
 
 /// The layers of a container's record.
-pub(crate) fn diff_ids(layers: &[String]) -> Result<Vec<DiffId>> {
+pub(crate) fn diff_ids<'a>(layers: impl Iterator<Item = &'a String>) -> Result<Vec<DiffId>> {
     layers
-        .iter()
         .map(|layer| {
             Digest::from_str(layer)
                 .map(DiffId)

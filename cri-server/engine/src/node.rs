@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, TryLockError};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use snapshotter::Store;
+use snapshotter::{Lease, Store};
 use sys::cgroup::{Cgroup, CgroupPath, Hierarchies};
 use tokio::sync::{broadcast, watch};
 
@@ -45,6 +45,8 @@ pub(crate) struct Node {
     pods: RwLock<BTreeMap<String, Arc<Pod>>>,
     /// Container id to pod id.
     containers: RwLock<HashMap<String, String>>,
+    /// Layers of containers whose records do not load, by container id.
+    held: Mutex<HashMap<String, Lease>>,
     /// Told to end: every pod's task.
     pub(crate) closing: watch::Sender<bool>,
     /// Held as long as the engine lives.
@@ -60,7 +62,7 @@ impl Node {
         make_dir(&config.run_dir.join("pods"))?;
         make_dir(&config.state_dir.join("pods"))?;
         for root in handlers.roots() {
-            make_dir(&root)?;
+            make_dir(root)?;
         }
         let hierarchies = Hierarchies::detect().map_err(|error| Error::Cgroup {
             action: "look at the host's control groups".into(),
@@ -79,6 +81,7 @@ impl Node {
             events: broadcast::channel(EVENTS).0,
             pods: RwLock::default(),
             containers: RwLock::default(),
+            held: Mutex::default(),
             config,
             closing: watch::channel(false).0,
             _lock: lock,
@@ -156,7 +159,22 @@ impl Node {
             .insert(id.to_owned(), pod.to_owned());
     }
 
+    /// Keeps layers until the container `id` is dropped.
+    pub(crate) fn hold_for(&self, id: &str, lease: Lease) {
+        self.held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id.to_owned(), lease);
+    }
+
     pub(crate) fn drop_container(&self, id: &str) {
+        let held = self
+            .held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(id);
+        // Not under the lock: the last lease of a removed image deletes.
+        drop(held);
         self.containers
             .write()
             .unwrap_or_else(PoisonError::into_inner)
@@ -282,6 +300,8 @@ fn open_store(config: &Config) -> Result<Store> {
         let options = snapshotter::Options {
             root: config.state_dir.clone(),
             hosts_dirs: config.hosts_dirs.clone(),
+            progress_timeout: config.images.progress_timeout,
+            pinned: config.images.pinned.clone(),
             ..snapshotter::Options::default()
         };
         match Store::open(options) {

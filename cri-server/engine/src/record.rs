@@ -93,6 +93,9 @@ pub(crate) struct ContainerRecord {
     pub(crate) image_ref: String,
     /// The layers that its root file system is mounted from, the lowest first.
     pub(crate) layers: Vec<String>,
+    /// The layers of the images that it mounts as volumes.
+    #[serde(default)]
+    pub(crate) volume_layers: Vec<String>,
     pub(crate) user: Option<ContainerUser>,
     pub(crate) stop_signal: String,
     /// Empty: no log.

@@ -4,7 +4,6 @@
 //! |---|---|
 //! | a pod being created, or without a record | undone |
 //! | a pod whose shim answers | READY, with its containers as the shim says |
-//! | a pod whose shim lives and does not answer | READY, with its containers as recorded until it does |
 //! | a pod whose shim died | NotReady; its containers' processes are killed; exited as their exit files say, else 255 `Unknown` |
 //! | a pod that was being stopped | NotReady; stopped to the end |
 //! | a record that does not load | NotReady or UNKNOWN, and removable |
@@ -14,11 +13,12 @@
 //!
 //! What cannot be undone now stays visible, so that stopping and removing it can be tried again.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod mounted;
+
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use shim::protocol::{State, Status};
 
@@ -34,10 +34,10 @@ use crate::record::{self, Change, ContainerRecord, Phase, PodPhase, PodRecord};
 
 /// Recovers everything. Blocks, and needs a tokio runtime for the pods' tasks.
 pub(crate) fn recover(node: &Arc<Node>) {
-    let deadline = Instant::now() + ANSWER;
     for id in ids_in(&node.pods_dir()) {
-        match pod(node, &id, deadline) {
+        match pod(node, &id) {
             Some(start) => {
+                hold_unknown(node, &id, start.unknown.keys());
                 if let Ok(record) = &start.record {
                     node.pod_names
                         .restore(&PodRecord::name(&record.config), &id);
@@ -54,8 +54,32 @@ pub(crate) fn recover(node: &Arc<Node>) {
     sweep(node);
 }
 
+/// Keeps the layers of containers whose records do not load until they are removed: their images may be gone
+/// already, or go later.
+fn hold_unknown<'a>(node: &Node, pod: &str, ids: impl Iterator<Item = &'a String>) {
+    let mut ids = ids.peekable();
+    if ids.peek().is_none() {
+        return;
+    }
+    let table = match sys::mountinfo::own() {
+        Ok(table) => table,
+        Err(error) => {
+            tracing::error!(pod.id = pod, "the layers in use are not known: {error}");
+            return;
+        }
+    };
+    let layers_dir = node.config.state_dir.join("layers");
+    for id in ids {
+        let layers = mounted::layers(&table, &node.bundle(pod, id), &layers_dir);
+        match node.store.lease(&layers) {
+            Ok(lease) => node.hold_for(id, lease),
+            Err(error) => tracing::error!(container.id = id, "hold its layers: {error}"),
+        }
+    }
+}
+
 /// What became of the pod `id`; `None` when it was undone.
-fn pod(node: &Arc<Node>, id: &str, deadline: Instant) -> Option<Start> {
+fn pod(node: &Arc<Node>, id: &str) -> Option<Start> {
     let dir = node.pod_dir(id);
     let path = PodRecord::path(&dir);
     let record = match record::read::<PodRecord>(&path) {
@@ -77,33 +101,28 @@ fn pod(node: &Arc<Node>, id: &str, deadline: Instant) -> Option<Start> {
         }
     };
     let supervisor = Supervisor::new(dir);
-    let answer = if record.phase == PodPhase::Ready {
-        ask(&supervisor, deadline)
+    let state = if record.phase == PodPhase::Ready {
+        ask(&supervisor)
     } else {
-        Answer::Gone
+        None
     };
-    let not_ready = match (&record.phase, &answer) {
+    let not_ready = match (&record.phase, &state) {
         (PodPhase::Stopped, _) => Some("it was stopped"),
-        (_, Answer::Gone) => Some("its shim is gone"),
-        (_, Answer::State(state)) if state.pod_init_alive == Some(false) => {
+        (_, None) => Some("its shim is gone"),
+        (_, Some(state)) if state.pod_init_alive == Some(false) => {
             Some("the init of its process namespace ended")
         }
         _ => None,
     };
-    let (containers, unknown) = containers(node, &record, &answer);
-    if matches!(answer, Answer::Gone) {
+    let (containers, unknown) = containers(node, &record, state.as_ref());
+    if state.is_none() {
         finish_stop(node, &record);
     }
-    let unheard = match answer {
-        Answer::Silent => containers.keys().cloned().collect(),
-        _ => BTreeSet::new(),
-    };
     Some(Start {
         id: id.to_owned(),
         record: Ok(Arc::new(record)),
         not_ready: not_ready.map(str::to_owned),
-        shim_pid: supervisor.pid().filter(|_| not_ready.is_none()),
-        unheard,
+        shim_pid: state.and_then(|_| supervisor.pid()),
         containers,
         unknown,
     })
@@ -131,7 +150,6 @@ fn stopped(
         record,
         not_ready: Some(why.to_owned()),
         shim_pid: None,
-        unheard: BTreeSet::new(),
         containers: BTreeMap::new(),
         unknown,
     }
@@ -158,37 +176,17 @@ fn undo_pod(node: &Arc<Node>, id: &str, record: Option<PodRecord>) -> Option<Sta
     }
 }
 
-/// How long shims may take to answer, all together; and each of them when that is over. One that takes longer is waited
-/// for by its pod's own listener.
-const ANSWER: Duration = Duration::from_secs(10);
-const SHORT_ANSWER: Duration = Duration::from_millis(100);
-
-/// What became of a shim.
-enum Answer {
-    /// It says what runs.
-    State(Status),
-    /// Its process lives, and it says nothing: stopped, or waiting for a disk.
-    Silent,
-    /// Its process is no more.
-    Gone,
-}
-
-fn ask(supervisor: &Supervisor, deadline: Instant) -> Answer {
-    let limit = deadline
-        .saturating_duration_since(Instant::now())
-        .max(SHORT_ANSWER);
-    match supervisor
-        .connect_within(limit)
-        .and_then(|mut client| client.status())
-    {
-        Ok(status) => Answer::State(status),
-        Err(_) if supervisor.is_dead() => Answer::Gone,
+/// What the shim says, if it answers.
+fn ask(supervisor: &Supervisor) -> Option<Status> {
+    match supervisor.connect().and_then(|mut client| client.status()) {
+        Ok(status) => Some(status),
+        Err(error) if error.is_gone() => None,
         Err(error) => {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
-                "a shim lives and does not answer; its pod is taken as recorded until it does"
+                "a shim lives and does not answer"
             );
-            Answer::Silent
+            None
         }
     }
 }
@@ -196,24 +194,17 @@ fn ask(supervisor: &Supervisor, deadline: Instant) -> Answer {
 type Found = (BTreeMap<String, Container>, BTreeMap<String, String>);
 
 /// The containers of a pod, and those whose records do not load.
-fn containers(node: &Arc<Node>, pod: &PodRecord, answer: &Answer) -> Found {
+fn containers(node: &Arc<Node>, pod: &PodRecord, state: Option<&Status>) -> Found {
     let (mut found, mut unknown) = (BTreeMap::new(), BTreeMap::new());
     let dir = node.pod_dir(&pod.id);
     for id in ids_in(&dir) {
         let path = ContainerRecord::path(&dir.join(&id));
         match record::read::<ContainerRecord>(&path) {
-            // Nobody can tell what of it is there; removing it asks again.
-            Ok(record) if record.phase == Phase::Creating && matches!(answer, Answer::Silent) => {
-                unknown.insert(
-                    id,
-                    "it was left half made, and its shim does not answer".into(),
-                );
-            }
             Ok(record) if record.phase == Phase::Creating => {
                 undo_container(node, pod, &id, &record.cgroup, &mut unknown);
             }
             Ok(record) => {
-                found.insert(id, container(node, record, answer));
+                found.insert(id, container(node, record, state));
             }
             Err(_) if !path.exists() => undo_container(node, pod, &id, "", &mut unknown),
             Err(error) => {
@@ -246,9 +237,9 @@ fn undo_container(
 }
 
 /// A container with a record: brought up to date, its layers held again.
-fn container(node: &Node, mut record: ContainerRecord, answer: &Answer) -> Container {
+fn container(node: &Node, mut record: ContainerRecord, state: Option<&Status>) -> Container {
     let before = record.phase.clone();
-    for change in missed(node, &record, answer) {
+    for change in missed(node, &record, state) {
         if let Some(phase) = record.phase.after(&change) {
             record.phase = phase;
         }
@@ -259,11 +250,12 @@ fn container(node: &Node, mut record: ContainerRecord, answer: &Answer) -> Conta
             tracing::warn!(container.id = record.id, "{}", error.report());
         }
     }
-    let lease = images::diff_ids(&record.layers).and_then(|layers| {
-        node.store
-            .lease(&layers)
-            .map_err(|error| images::failed("hold the container's layers".into(), error))
-    });
+    let lease =
+        images::diff_ids(record.layers.iter().chain(&record.volume_layers)).and_then(|layers| {
+            node.store
+                .lease(&layers)
+                .map_err(|error| images::failed("hold the container's layers".into(), error))
+        });
     let lease = lease
         .inspect_err(|error| tracing::error!(container.id = record.id, "{}", error.report()))
         .ok();
@@ -276,14 +268,12 @@ fn container(node: &Node, mut record: ContainerRecord, answer: &Answer) -> Conta
 }
 
 /// What happened to a container while no daemon looked.
-fn missed(node: &Node, record: &ContainerRecord, answer: &Answer) -> Vec<Change> {
+fn missed(node: &Node, record: &ContainerRecord, state: Option<&Status>) -> Vec<Change> {
     if matches!(record.phase, Phase::Exited(_)) {
         return Vec::new();
     }
-    let state = match answer {
-        Answer::State(state) => state,
-        Answer::Silent => return Vec::new(),
-        Answer::Gone => return vec![last_words(node, record)],
+    let Some(state) = state else {
+        return vec![last_words(node, record)];
     };
     let Some(seen) = state.containers.iter().find(|one| one.id == record.id) else {
         // The shim lives and does not know it: its exit file is the last chance.

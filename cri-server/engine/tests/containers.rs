@@ -600,7 +600,7 @@ async fn what_is_not_there_yet_names_its_field_and_leaves_nothing() {
         .expect("a pod");
     let before = bench.leftovers();
     type Change = Box<dyn Fn(&mut ContainerConfig)>;
-    let table: [(&str, Kind, Change); 12] = [
+    let table: [(&str, Kind, Change); 11] = [
         (
             "there-is-none:1",
             Kind::NotFound,
@@ -674,17 +674,6 @@ async fn what_is_not_there_yet_names_its_field_and_leaves_nothing() {
             "nobody-here",
             Kind::InvalidArgument,
             Box::new(|c| c.security.run_as_username = "nobody-here".into()),
-        ),
-        (
-            "mounts[0].image",
-            Kind::Unsupported,
-            Box::new(|c| {
-                c.mounts = vec![Mount {
-                    container_path: "/i".into(),
-                    image: "x".into(),
-                    ..Default::default()
-                }];
-            }),
         ),
         (
             "stop_signal",

@@ -28,10 +28,11 @@ const RUN_POD: [&str; 7] = [
 ];
 
 /// The steps of making a container.
-const CREATE: [&str; 6] = [
+const CREATE: [&str; 7] = [
     "create_container.directory",
     "create_container.intent",
     "create_container.rootfs",
+    "create_container.volume",
     "create_container.config",
     "create_container.runtime",
     "create_container.created",
@@ -79,8 +80,14 @@ async fn another_process() {
         "run_pod" => engine.run_pod(config, "").await.map(drop),
         "create" => {
             let pod = &known.first().expect("a pod").id;
+            let mut config = shell("new", "sleep 60");
+            config.mounts = vec![engine::model::Mount {
+                container_path: "/image".into(),
+                image: common::IMAGE.into(),
+                ..Default::default()
+            }];
             engine
-                .create_container(pod, shell("new", "sleep 60"), PodConfig::default())
+                .create_container(pod, config, PodConfig::default())
                 .await
                 .map(drop)
         }

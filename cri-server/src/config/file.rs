@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use engine::Handler;
+use engine::{Handler, ImagesConfig};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -19,6 +20,7 @@ pub(super) struct File {
     pub(super) subnet: Option<String>,
     pub(super) subnet6: Option<String>,
     pub(super) cgroup_root: Option<String>,
+    pub(super) images: ImagesConfig,
 }
 
 /// The name of the default runtime, and the line it stands on.
@@ -130,7 +132,12 @@ impl Reader<'_> {
                 "cgroup_root" => file.cgroup_root = self.checked("", entry, check_cgroup),
                 "runtimes" => file.runtimes = self.runtimes(entry),
                 "network" => self.network(entry, &mut file),
-                _ => self.unknown("", entry, "default_runtime, cgroup_root, runtimes, network"),
+                "images" => file.images = self.images(entry),
+                _ => self.unknown(
+                    "",
+                    entry,
+                    "default_runtime, cgroup_root, runtimes, network, images",
+                ),
             }
         }
         file
@@ -188,6 +195,46 @@ impl Reader<'_> {
                 _ => self.unknown("network.", inner, "bridge, subnet, subnet6"),
             }
         }
+    }
+
+    fn images(&mut self, entry: Key<'_, '_>) -> ImagesConfig {
+        let mut images = ImagesConfig::default();
+        for inner in self
+            .table("", entry)
+            .into_iter()
+            .flat_map(|table| table.iter())
+        {
+            match inner.0.get_ref().as_ref() {
+                "pinned" => images.pinned = self.strings("images.", inner),
+                "pull_progress_timeout_s" => {
+                    if let Some(seconds) = self.seconds("images.", inner) {
+                        images.progress_timeout = seconds;
+                    }
+                }
+                _ => self.unknown("images.", inner, "pinned, pull_progress_timeout_s"),
+            }
+        }
+        images
+    }
+
+    /// A time of at least one second.
+    fn seconds(&mut self, prefix: &str, entry: Key<'_, '_>) -> Option<Duration> {
+        let Some(number) = entry.1.get_ref().as_integer() else {
+            return self.wrong_type(prefix, entry, "an integer");
+        };
+        let seconds: Option<u64> = number.as_str().parse().ok();
+        if let Some(seconds) = seconds.filter(|seconds| (1..=86_400).contains(seconds)) {
+            return Some(Duration::from_secs(seconds));
+        }
+        self.problem(
+            entry.1.span().start,
+            format!(
+                "{prefix}{}: {} is not between 1 and 86400 seconds",
+                entry.0.get_ref(),
+                number.as_str()
+            ),
+        );
+        None
     }
 
     fn absolute_path(&mut self, prefix: &str, entry: Key<'_, '_>) -> Option<PathBuf> {

@@ -113,7 +113,7 @@ subnet6 = \"10.0.0.0/8\"
         problems(text, &[]),
         [
             "config.toml:1: default_runtime: no runtime is called \"rnuc\"; known are crun, davit-oci, runc",
-            "config.toml:2: stop_timeout: unknown key; known are default_runtime, cgroup_root, runtimes, network",
+            "config.toml:2: stop_timeout: unknown key; known are default_runtime, cgroup_root, runtimes, network, images",
             "config.toml:5: runtimes.runc.path: \"runc\" is not an absolute path",
             "config.toml:6: runtimes.runc.arg: unknown key; known are path, root, args",
             "config.toml:8: runtimes.crun.path: is missing",
@@ -124,6 +124,25 @@ subnet6 = \"10.0.0.0/8\"
         ]
         .map(String::from)
         .to_vec()
+    );
+}
+
+#[test]
+fn images_are_pinned_and_given_time_by_the_file() {
+    let images = load(
+        "[images]\npinned = [\"a/b:1\"]\npull_progress_timeout_s = 7\n",
+        &[],
+    )
+    .engine
+    .images;
+    assert_eq!(images.pinned, ["a/b:1"]);
+    assert_eq!(images.progress_timeout.as_secs(), 7);
+    assert_eq!(
+        problems("[images]\npull_progress_timeout_s = 0\npin = 1\n", &[]),
+        [
+            "config.toml:2: images.pull_progress_timeout_s: 0 is not between 1 and 86400 seconds",
+            "config.toml:3: images.pin: unknown key; known are pinned, pull_progress_timeout_s",
+        ]
     );
 }
 

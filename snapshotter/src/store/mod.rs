@@ -55,6 +55,8 @@ pub struct Options {
     pub unpacks: usize,
     /// What a layer may ask for.
     pub limits: Limits,
+    /// Names of images that are reported as pinned. What is no name is left out.
+    pub pinned: Vec<String>,
 }
 
 impl Default for Options {
@@ -69,6 +71,7 @@ impl Default for Options {
                 .map_or(2, usize::from)
                 .max(2),
             limits: Limits::default(),
+            pinned: vec![],
         }
     }
 }

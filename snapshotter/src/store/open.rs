@@ -31,7 +31,7 @@ pub(super) fn open(options: Options) -> Result<Store, Error> {
     let db = Db::open(&root.join("images.redb"))?;
     let contents = repair(&db, db.read()?, &layers_path)?;
     sweep(&ingest, &layers, &layers_path, &contents)?;
-    let state = State::load(contents, |id| {
+    let state = State::load(contents, &options.pinned, |id| {
         db.document(id).map(Option::unwrap_or_default)
     })?;
     let client = Client::new(&options)?;

@@ -21,6 +21,8 @@ pub(crate) struct State {
     pub(crate) leases: HashMap<DiffId, usize>,
     pub(crate) bytes: u64,
     pub(crate) inodes: u64,
+    /// Names whose images are pinned.
+    pinned: HashSet<String>,
 }
 
 /// An image and what is stored about it.
@@ -34,9 +36,12 @@ impl State {
     /// The state that the database describes, given the configs of its images.
     pub(crate) fn load(
         contents: Contents,
+        pinned: &[String],
         mut config: impl FnMut(Digest) -> Result<Vec<u8>, Error>,
     ) -> Result<State, Error> {
         let mut state = State::default();
+        let full = |name: &String| stored_name(&name.parse::<Reference>().ok()?);
+        state.pinned = pinned.iter().filter_map(full).collect();
         for (layer, record) in contents.layers {
             state.put_layer(layer, record);
         }
@@ -110,10 +115,17 @@ impl State {
         }
         for (id, entry) in &mut self.images {
             let (repo_tags, repo_digests) = named.remove(id).unwrap_or_default();
-            if entry.image.repo_tags != repo_tags || entry.image.repo_digests != repo_digests {
+            let mut names = repo_tags.iter().chain(&repo_digests);
+            let pinned = entry.record.pinned || names.any(|name| self.pinned.contains(name));
+            let image = &entry.image;
+            if image.repo_tags != repo_tags
+                || image.repo_digests != repo_digests
+                || image.pinned != pinned
+            {
                 entry.image = Arc::new(Image {
                     repo_tags,
                     repo_digests,
+                    pinned,
                     ..Image::clone(&entry.image)
                 });
             }

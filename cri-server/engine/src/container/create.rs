@@ -10,11 +10,11 @@ use snapshotter::Lease;
 use sys::failpoint;
 use sys::path::Root;
 
-use super::remove;
+use super::{remove, volumes};
 use crate::error::{Error, Result};
 use crate::ids;
 use crate::images;
-use crate::model::{ContainerConfig, ContainerUser};
+use crate::model::{ContainerConfig, ContainerUser, Mount};
 use crate::node::{Node, make_dir};
 use crate::pod::supervisor::Supervisor;
 use crate::record::{self, Change, ContainerRecord, Phase, PodRecord};
@@ -45,11 +45,15 @@ pub(crate) fn create(node: &Arc<Node>, pod: &PodRecord, request: Request) -> Res
     } = request;
     spec::check::container(&config, &pod.config, &node.host)?;
     let image = find_image(node, &config)?;
+    let volumes = volumes::find(node, &config.mounts)?;
     let bundle = node.bundle(&pod.id, &id);
     let mut record = plan(pod, id, config, &image)?;
+    let volume_layers = volumes.iter().flat_map(|volume| &volume.layers);
+    record.volume_layers = volume_layers.clone().map(|one| one.0.to_string()).collect();
+    let layers: Vec<_> = image.layers.iter().chain(volume_layers).copied().collect();
     undo::on_error(|undo| {
         // The lease comes before everything: from here on nobody can take the layers away.
-        let lease = node.store.lease(&image.layers).map_err(|error| {
+        let lease = node.store.lease(&layers).map_err(|error| {
             images::failed(
                 format!("hold the layers of image {}", record.image_id),
                 error,
@@ -57,7 +61,8 @@ pub(crate) fn create(node: &Arc<Node>, pod: &PodRecord, request: Request) -> Res
         })?;
         intend(node, &record, undo)?;
         mount(node, &record, &image, undo)?;
-        let user = configure(node, pod, &record, &image, target_pid)?;
+        let mounts = volumes::mount(node, &bundle, &volumes, record.config.mounts.clone())?;
+        let user = configure(node, pod, &record, &image, &mounts, target_pid)?;
         record.user = Some(user);
         failpoint::hit("create_container.config")?;
 
@@ -125,6 +130,7 @@ fn plan(
             .iter()
             .map(|layer| layer.0.to_string())
             .collect(),
+        volume_layers: Vec::new(),
         user: None,
         stop_signal: super::stop_signal(&config, &image.config.stop_signal)?,
         log_path,
@@ -177,6 +183,7 @@ fn configure(
     pod: &PodRecord,
     record: &ContainerRecord,
     image: &snapshotter::Image,
+    mounts: &[Mount],
     target_pid: Option<u32>,
 ) -> Result<ContainerUser> {
     let bundle = node.bundle(&record.pod_id, &record.id);
@@ -204,7 +211,7 @@ fn configure(
         container: config,
         image: &process,
         user: &user,
-        mounts: spec::mounts::resolve(&config.mounts)?,
+        mounts: spec::mounts::resolve(mounts)?,
         devices,
         rootfs: &rootfs,
         cgroup: PathBuf::from(&record.cgroup),
@@ -263,7 +270,7 @@ fn start_runtime(
     bundle: &Path,
     undo: &mut Undo,
 ) -> Result<u32> {
-    let runtime = node.handlers.get(&pod.handler)?;
+    let runtime = node.handlers.get(&pod.handler)?.clone();
     let log_path = (!record.log_path.is_empty()).then(|| PathBuf::from(&record.log_path));
     if let Some(directory) = log_path.as_deref().and_then(Path::parent) {
         fs::create_dir_all(directory).map_err(|source| Error::Io {

@@ -89,7 +89,7 @@ pub enum MountPropagation {
     Bidirectional,
 }
 
-/// A bind mount of a host path.
+/// A bind mount of a host path, or of an image.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mount {
     /// Where it appears.
@@ -108,9 +108,9 @@ pub struct Mount {
     pub uid_mappings: Vec<super::IdMapping>,
     /// Group id mappings of an idmapped mount; not empty is not supported yet.
     pub gid_mappings: Vec<super::IdMapping>,
-    /// The image it shows instead of a host path; not empty is not supported yet.
+    /// The image it shows instead of a host path, read-only.
     pub image: String,
-    /// The directory of the image.
+    /// What of the image; empty means all of it.
     pub image_sub_path: String,
 }
 

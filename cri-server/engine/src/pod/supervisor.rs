@@ -99,12 +99,7 @@ impl Supervisor {
 
     /// Connects.
     pub(crate) fn connect(&self) -> Result<Client, ShimError> {
-        self.connect_within(ANSWER)
-    }
-
-    /// Connects to one that may take so long for its answers.
-    pub(crate) fn connect_within(&self, limit: Duration) -> Result<Client, ShimError> {
-        Client::connect_within(&self.socket(), limit)
+        Client::connect_within(&self.socket(), ANSWER)
     }
 
     /// Connects and asks one thing that takes as long as an OCI runtime does.
@@ -132,22 +127,12 @@ impl Supervisor {
         (after.split_whitespace().nth(19)? == start).then_some(pid)
     }
 
-    /// Whether its process is no more. One that does not answer, or cannot be reached now, is not dead by that: it may
-    /// be stopped, or wait for a disk.
-    pub(crate) fn is_dead(&self) -> bool {
-        !matches!(
-            shim::files::probe(&self.pod_dir),
-            Ok(shim::files::Liveness::Alive { .. }) | Err(_)
-        )
-    }
-
     /// Ends it with all that runs in the pod, and unpins the namespaces. One that is gone is fine; one that
     /// does not answer is killed.
     pub(crate) fn end(&self) -> Result<()> {
         match self.shut_down() {
             Ok(()) => {}
-            // It may have closed its socket and live on.
-            Err(error) if error.is_gone() => self.kill()?,
+            Err(error) if error.is_gone() => {}
             Err(error) => {
                 let socket = self.socket();
                 tracing::warn!(socket = %socket.display(), "{}; it is killed", failed("end the shim".into(), error).report());
@@ -171,7 +156,7 @@ impl Supervisor {
     }
 
     /// Kills it if it lives.
-    pub(crate) fn kill(&self) -> Result<()> {
+    fn kill(&self) -> Result<()> {
         let Some(pid) = self.pid().and_then(|pid| i32::try_from(pid).ok()) else {
             return Ok(());
         };

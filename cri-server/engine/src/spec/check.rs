@@ -194,10 +194,10 @@ pub(crate) fn container(config: &ContainerConfig, pod: &PodConfig, host: &Host) 
         return Err(Error::unsupported("CDI_devices[0]", device.clone()));
     }
     for (index, mount) in config.mounts.iter().enumerate() {
-        if !mount.image.is_empty() {
-            return Err(Error::unsupported(
+        if !mount.image.is_empty() && !mount.host_path.is_empty() {
+            return Err(Error::invalid(
                 format!("mounts[{index}].image"),
-                mount.image.clone(),
+                "a mount shows an image or a host_path, not both",
             ));
         }
         if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {

@@ -19,6 +19,8 @@ pub(crate) struct ResolvedMount {
     pub(crate) readonly: bool,
     pub(crate) recursive_read_only: bool,
     pub(crate) propagation: MountPropagation,
+    /// Whether it is an image: nothing in it is changed, run or opened as a device.
+    pub(crate) image: bool,
 }
 
 /// Finds the sources of the request's mounts, and makes directories for those that are missing.
@@ -72,6 +74,7 @@ fn resolve_one(mount: &Mount, field: &str) -> Result<ResolvedMount> {
         readonly: mount.readonly,
         recursive_read_only: mount.recursive_read_only,
         propagation: mount.propagation,
+        image: !mount.image.is_empty(),
     })
 }
 
@@ -245,17 +248,17 @@ fn bind(one: &ResolvedMount) -> OciMount {
         MountPropagation::HostToContainer => "rslave",
         MountPropagation::Bidirectional => "rshared",
     };
-    let access = match (one.readonly, one.recursive_read_only) {
+    let access = match (one.readonly || one.image, one.recursive_read_only) {
         (_, true) => "rro",
         (true, false) => "ro",
         (false, false) => "rw",
     };
-    mount(
-        &one.target,
-        "bind",
-        &one.source,
-        vec!["rbind".into(), propagation.into(), access.into()],
-    )
+    let mut options = vec!["rbind", propagation, access];
+    if one.image {
+        options.extend(["nosuid", "nodev", "noexec"]);
+    }
+    let options = options.into_iter().map(str::to_owned).collect();
+    mount(&one.target, "bind", &one.source, options)
 }
 
 fn mount(target: &Path, kind: &str, source: &Path, options: Vec<String>) -> OciMount {

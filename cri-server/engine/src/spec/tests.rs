@@ -338,6 +338,7 @@ fn mounts_are_made_from_shallow_to_deep_and_the_request_replaces_a_default() {
         readonly,
         recursive_read_only: false,
         propagation,
+        image: false,
     };
     let json = with(|case| {
         case.mounts = vec![

@@ -14,6 +14,33 @@ const APPLETS: [&str; 22] = [
 
 /// Writes an OCI layout with one image into `dir`. `change` alters the image's `config` object.
 pub fn write_layout(dir: &Path, change: impl FnOnce(&mut Value)) {
+    write_layout_of(dir, &layer(), change);
+}
+
+/// The same with data for a volume in it: a directory, a program, and links that lead out of the image.
+pub fn write_data_layout(dir: &Path) {
+    let mut tar = tar::Builder::new(Vec::new());
+    for name in ["models/", "models/small/"] {
+        let mut header = header(tar::EntryType::Directory, 0o755, 0);
+        tar.append_data(&mut header, name, &[][..])
+            .expect("directory");
+    }
+    for (name, mode, content) in [
+        ("models/small/weights", 0o644, "1 2 3\n"),
+        ("models/run", 0o755, "#!/bin/sh\necho ran\n"),
+    ] {
+        let mut header = header(tar::EntryType::Regular, mode, content.len());
+        tar.append_data(&mut header, name, content.as_bytes())
+            .expect("file");
+    }
+    for (name, target) in [("models/out", "/etc"), ("models/up", "../../../../etc")] {
+        let mut header = header(tar::EntryType::Symlink, 0o777, 0);
+        tar.append_link(&mut header, name, target).expect("link");
+    }
+    write_layout_of(dir, &tar.into_inner().expect("tar"), |_| {});
+}
+
+fn write_layout_of(dir: &Path, layer: &[u8], change: impl FnOnce(&mut Value)) {
     let blobs = dir.join("blobs/sha256");
     fs::create_dir_all(&blobs).expect("blobs");
     let put = |bytes: &[u8]| -> (String, usize) {
@@ -24,8 +51,7 @@ pub fn write_layout(dir: &Path, change: impl FnOnce(&mut Value)) {
         fs::write(blobs.join(&hex), bytes).expect("blob");
         (format!("sha256:{hex}"), bytes.len())
     };
-    let layer = layer();
-    let (layer_digest, layer_size) = put(&layer);
+    let (layer_digest, layer_size) = put(layer);
     let mut run = json!({
         "Env": ["PATH=/bin", "FROM_IMAGE=yes"],
         "Cmd": ["/bin/sh"],

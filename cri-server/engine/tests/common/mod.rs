@@ -111,6 +111,7 @@ pub fn config(base: &Path, number: u32, handler: &str) -> Config {
         network,
         hosts_dirs: Vec::new(),
         cgroup_root: format!("/davit-engine-{number}"),
+        ..Config::default()
     }
 }
 
