@@ -81,7 +81,12 @@ impl Container {
         for name in ["bin", "proc", "sys", "dev", "etc", "tmp", "root"] {
             std::fs::create_dir_all(rootfs.join(name)).unwrap();
         }
-        std::fs::copy("/bin/busybox", rootfs.join("bin/busybox")).unwrap();
+        // By a process of its own: what another thread forks meanwhile would keep the file open for writing (ETXTBSY).
+        let copied = Command::new("cp")
+            .arg("/bin/busybox")
+            .arg(rootfs.join("bin"))
+            .status();
+        assert!(copied.unwrap().success());
         for applet in APPLETS {
             symlink("busybox", rootfs.join("bin").join(applet)).unwrap();
         }
