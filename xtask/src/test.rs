@@ -62,7 +62,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         Ok(())
     })?;
     watch.step("test host", || {
-        failed.extend(vm::tests(&units, &bin_dir, options, |line| {
+        failed.extend(vm::tests(workspace, &units, &bin_dir, options, |line| {
             tally.see(line);
         })?);
         Ok(())
@@ -131,7 +131,12 @@ pub(crate) fn binaries(workspace: &Workspace, packages: &[&str]) -> Result<Vec<B
     } else {
         command.args(packages.iter().flat_map(|package| ["--package", package]));
     }
-    let messages = run::output(&mut command)?;
+    built(&mut command)
+}
+
+/// The test binaries that this call of cargo announces in JSON.
+pub(crate) fn built(command: &mut std::process::Command) -> Result<Vec<Binary>> {
+    let messages = run::output(command)?;
     let all = messages
         .lines()
         .map(|line| serde_json::from_str(line).context("a message of cargo"));

@@ -3,8 +3,10 @@
 //! The guest has `davit-oci` (the static one that ships) in its PATH, and beside it the test binaries of `sys` and
 //! `oci-runtime` under the names of their packages or files: `sys`, `oci-runtime`, `black_box`.
 
+mod node;
+
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -17,8 +19,17 @@ use crate::{dist, run};
 
 /// Where the guest has them: in its PATH.
 const BIN: &str = "/usr/local/bin";
+/// Where the tests of seccomp find their program.
+const PROBE: &str = "/usr/local/lib/davit-probe";
 /// Variables of ours that the guest gets too.
-const PASSED: [&str; 3] = ["MUST_WORK", "WITHOUT_RUNC", "RUST_TEST_THREADS"];
+const PASSED: [&str; 6] = [
+    "MUST_WORK",
+    "WITHOUT_RUNC",
+    "RUST_TEST_THREADS",
+    "DAVIT_TEST_FOCUS",
+    "DAVIT_TEST_AT_ONCE",
+    "DAVIT_TEST_FLAGS",
+];
 /// The packages whose tests are built for the guest.
 pub(crate) const PACKAGES: [&str; 2] = ["sys", "oci-runtime"];
 
@@ -48,6 +59,9 @@ pub(crate) struct Options {
     /// Take the davit-oci that cargo builds for the tests: a minute sooner there, and slower
     #[arg(long)]
     debug: bool,
+    /// The CRI server too, with the genuine tools and the suites of `integration` as cri-limits, cri-critest ...
+    #[arg(long)]
+    cri: bool,
     /// A shell on this terminal instead of a command
     #[arg(long, conflicts_with = "command")]
     shell: bool,
@@ -87,6 +101,10 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
     };
     let binaries: Vec<&Binary> = binaries.iter().collect();
     let mut payload = with_tests(prepared(&command, &davit_oci), &binaries);
+    payload = with_probe(workspace, payload)?;
+    if options.cri {
+        payload = node::with(workspace, payload)?;
+    }
     for file in &options.files {
         let (here, there) = file
             .split_once(':')
@@ -132,6 +150,7 @@ const DEADLINE: u64 = 1500;
 
 /// Runs the tests in the test host, as `cargo xtask test` does. Returns the names of the guests where one failed.
 pub(crate) fn tests(
+    workspace: &Workspace,
     binaries: &[Binary],
     bin_dir: &Path,
     wanted: &test::Options,
@@ -152,6 +171,7 @@ pub(crate) fn tests(
             ),
             &ours,
         );
+        let payload = with_probe(workspace, payload)?;
         let machine = vm::Options {
             cgroups: *cgroups,
             deadline: Duration::from_secs(DEADLINE),
@@ -173,22 +193,31 @@ pub(crate) fn tests(
     Ok(failed)
 }
 
+/// The program that the tests of seccomp put into their containers: the guest has no compiler.
+fn with_probe(workspace: &Workspace, payload: Payload) -> Result<Payload> {
+    let program = workspace.target.join("davit-vm-probe");
+    let source = workspace.root.join("oci-runtime/tests/black_box/probe.c");
+    run::run(
+        Command::new("cc")
+            .args(["-static", "-O1", "-o"])
+            .arg(&program)
+            .arg(source),
+    )?;
+    Ok(payload.file(program, PROBE))
+}
+
 /// Every test binary in turn, also after a failure: with all of its tests on cgroup v2 for the whole, else with those
-/// that depend on the host, and without the genuine runc, which is slow there and was compared with outside. Tests of
-/// seccomp compile their programs, and the guest has no compiler.
+/// that depend on the host, and without the genuine runc, which is slow there and was compared with outside.
 fn test_script(binaries: &[&Binary], wanted: &test::Options, cgroups: vm::Cgroups) -> String {
     let mut flags: Vec<String> = match &wanted.filter {
         Some(filter) => vec![run::quote(filter.as_ref())],
         None if wanted.all && cgroups == vm::Cgroups::V2 => Vec::new(),
         None => ABOUT_HOSTS.iter().map(|name| (*name).to_owned()).collect(),
     };
-    flags.extend(["--skip".to_owned(), "seccomp::".to_owned()]);
     let mut script = "failed=0\n".to_owned();
     if wanted.all {
         flags.push("--include-ignored".to_owned());
     } else {
-        // They start a systemd of their own outside, and there they run; in the guest one waits for a user's manager.
-        flags.extend(["--skip".to_owned(), "systemd::".to_owned()]);
         script.push_str("export WITHOUT_RUNC=1\n");
     }
     for name in binaries.iter().filter_map(|binary| name(binary)) {
@@ -226,7 +255,7 @@ fn prepared(command: &str, davit_oci: &Path) -> Payload {
     let there = format!("{BIN}/davit-oci");
     let script = format!(
         "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root\n\
-         export DAVIT_VM=1 DAVIT_OCI={there} RUST_BACKTRACE=1\n{passed}cd /root\n{command}\n"
+         export DAVIT_VM=1 DAVIT_OCI={there} DAVIT_PROBE={PROBE} DAVIT_BIN_DIR={BIN} RUST_BACKTRACE=1\n{passed}cd /root\n{command}\n"
     );
     Payload::new(script).file(davit_oci, there)
 }

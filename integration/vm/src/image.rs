@@ -96,7 +96,9 @@ fn download(suite: Suite, cache: &Path, into: &Path) -> Result<()> {
         .arg(format!("--include={}", recipe::PACKAGES.join(",")))
         .arg(suite.name())
         .arg(into)
-        .arg(recipe::MIRROR);
+        .arg(recipe::MIRROR)
+        // An older debootstrap does not know newer names; what it does for them is the same.
+        .arg("/usr/share/debootstrap/scripts/sid");
     run(&mut command)
 }
 

@@ -17,11 +17,17 @@ pub(crate) const PACKAGES: &[&str] = &[
     "procps",
     "iproute2",
     "nftables",
+    "iptables",
     "strace",
+    "time",
     "uidmap",
     "runc",
     "crun",
     "criu",
+    // What the suites of the CRI server take for a registry and its images.
+    "docker-registry",
+    "skopeo",
+    "nginx",
 ];
 
 /// What debootstrap adds and the guest has no use for: package management, the distribution's initramfs, udev (half
@@ -97,7 +103,7 @@ pub(crate) const USERS: &str = "messagebus:x:900:900::/nonexistent:/usr/sbin/nol
 pub(crate) const GROUPS: &str = "messagebus:x:900:\ntester:x:1000:\n";
 
 /// Bytes of the root disk; a sparse file.
-pub(crate) const DISK_SIZE: &str = "2g";
+pub(crate) const DISK_SIZE: &str = "4g";
 
 /// Which Debian: its kernel, its systemd, its runc.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

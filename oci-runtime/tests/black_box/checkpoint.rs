@@ -27,7 +27,7 @@ fn working() -> Vec<Runtime> {
 }
 
 /// A bundle that criu can save here: it locks a network of its own with iptables, which not every host has.
-fn bundle(runtime: Runtime, script: &str) -> Container {
+pub(crate) fn bundle(runtime: Runtime, script: &str) -> Container {
     let locks = ["/usr/sbin/ip6tables-restore", "/sbin/ip6tables-restore"];
     let container = Container::new(runtime, script);
     if locks.iter().any(|path| Path::new(path).exists()) {
@@ -54,14 +54,14 @@ fn images(container: &Container, name: &str) -> PathBuf {
     container.bundle().join(name)
 }
 
-fn counter(runtime: Runtime) -> Container {
+pub(crate) fn counter(runtime: Runtime) -> Container {
     let container = bundle(runtime, COUNTER);
     container.start();
     counted(&container, 0);
     container
 }
 
-fn restore(container: &Container, images: &str) {
+pub(crate) fn restore(container: &Container, images: &str) {
     container.must(&["restore", "--detach", "--image-path", images, &container.id]);
 }
 
@@ -492,7 +492,7 @@ fn the_help_of_both_commands_is_a_success() {
 }
 
 /// The same, one test at a time: two restores in one network namespace use the same names of sockets (criu 3.17).
-fn runtimes() -> impl Iterator<Item = Runtime> {
+pub(crate) fn runtimes() -> impl Iterator<Item = Runtime> {
     static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let guard = ALONE
         .lock()

@@ -135,7 +135,7 @@ impl Container {
                 "--foreground",
                 "-k",
                 "1",
-                "30",
+                &patient(30).to_string(),
                 self.runtime.program(),
                 "--root",
             ])
@@ -290,12 +290,22 @@ fn processes_with(path: &str) -> Vec<i32> {
     found
 }
 
+/// So many seconds, and more in the test host: it has no KVM, and on a busy machine it is many times slower.
+fn patient(seconds: u64) -> u64 {
+    if std::env::var_os("DAVIT_VM").is_some() {
+        seconds * 4
+    } else {
+        seconds
+    }
+}
+
 /// Waits until the condition holds; the test fails where it does not within some seconds.
 pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(patient(20));
     while !holds() {
         assert!(Instant::now() < deadline, "never happened: {what}");
-        std::thread::yield_now();
+        // Those that are waited for need the processors.
+        std::thread::park_timeout(Duration::from_millis(10));
     }
 }
 

@@ -8,6 +8,7 @@ mod attacks;
 mod cgroup_views;
 mod cgroups;
 mod checkpoint;
+mod checkpoint_network;
 mod cli;
 mod config;
 mod crowded_host;

@@ -101,9 +101,21 @@ impl Host {
         command
     }
 
+    /// Its output goes to files: what it leaves running in the background would keep a pipe open.
     fn sh(&self, script: &str) -> Output {
         let mut command = self.command(Path::new("/"));
-        command.args(["sh", "-c", script]).output().unwrap()
+        let files = [0, 1].map(|_| tempfile::NamedTempFile::new().unwrap());
+        command
+            .args(["sh", "-c", script])
+            .stdout(files[0].reopen().unwrap())
+            .stderr(files[1].reopen().unwrap());
+        let status = command.status().unwrap();
+        let [stdout, stderr] = files.map(|file| std::fs::read(file.path()).unwrap());
+        Output {
+            status,
+            stdout,
+            stderr,
+        }
     }
 
     /// The output of a script that must succeed.
