@@ -161,8 +161,12 @@ impl Scope {
             }
         }
         let rules = ruleset();
-        if rules.contains("table inet davit") && !rules.contains("goto masq-") {
+        if rules.contains("table inet davit {") && !rules.contains("goto masq-") {
             command::run(&nft, ["delete", "table", "inet", "davit"]);
+        }
+        let ports = command::run(&nft, ["list", "table", "inet", "davit-ports"]);
+        if ports.code == 0 && !ports.stdout.contains(" comment ") {
+            command::run(&nft, ["delete", "table", "inet", "davit-ports"]);
         }
     }
 

@@ -35,9 +35,20 @@ fn node(registry: &Registry) -> Node {
         );
         std::fs::write(dir.join("hosts.toml"), hosts).unwrap();
     }
+    map_host_ports(&node);
     node.spawn_daemon();
     node.wait_until_ready();
     node
+}
+
+/// Adds the plugin for ports of the host to the node's network.
+fn map_host_ports(node: &Node) {
+    let path = node.path("net.d/10-test.conflist");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let mut network: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let portmap = serde_json::json!({"type": "portmap", "capabilities": {"portMappings": true}});
+    network["plugins"].as_array_mut().unwrap().push(portmap);
+    std::fs::write(path, network.to_string()).unwrap();
 }
 
 /// Runs critest and compares with the list of known failures.
