@@ -137,6 +137,7 @@ impl Builder<'_> {
             default_handler,
             network: self.network(),
             hosts_dirs: self.paths("--hosts-dir", &flags.hosts_dir, defaults.hosts_dirs.clone()),
+            cgroup_driver: self.file.cgroup_driver,
             images: std::mem::take(&mut self.file.images),
             cgroup_root: self.cgroup_root(&defaults.cgroup_root),
             run_dir,

@@ -103,6 +103,7 @@ const AFTER_HELP: &str = "\
 Configuration file (TOML; an unknown key is an error):
   default_runtime = \"davit-oci\"       # the handler for pods that name none
   cgroup_root = \"/davit\"              # as --cgroup-root
+  cgroup_driver = \"cgroupfs\"          # or \"systemd\": the same as the kubelet's
 
   [runtimes.runc]                     # a handler that pods select by its name
   path = \"/usr/sbin/runc\"

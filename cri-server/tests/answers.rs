@@ -4,7 +4,7 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::Daemon;
+use common::{Daemon, Dirs};
 use proto::davit::v1 as davit;
 use proto::runtime::v1::*;
 use tonic::{Code, Status};
@@ -98,8 +98,18 @@ async fn status_without_verbose_says_no_more_than_asked() {
 }
 
 #[tokio::test]
-async fn the_cgroup_driver_is_cgroupfs() {
-    let daemon = Daemon::start().await;
+async fn the_cgroup_driver_is_the_configured_one() {
+    expect_driver(Daemon::start().await, CgroupDriver::Cgroupfs).await;
+    let dirs = Dirs::new();
+    let file = dirs.path("config.toml");
+    std::fs::write(&file, "cgroup_driver = \"systemd\"\n").expect("written");
+    let mut command = dirs.command();
+    command.arg("--config").arg(file);
+    let daemon = Daemon::start_with(dirs, command).await;
+    expect_driver(daemon, CgroupDriver::Systemd).await;
+}
+
+async fn expect_driver(daemon: Daemon, driver: CgroupDriver) {
     let answer = daemon
         .runtime()
         .await
@@ -107,10 +117,7 @@ async fn the_cgroup_driver_is_cgroupfs() {
         .await
         .expect("answered")
         .into_inner();
-    assert_eq!(
-        answer.linux.expect("linux").cgroup_driver(),
-        CgroupDriver::Cgroupfs
-    );
+    assert_eq!(answer.linux.expect("linux").cgroup_driver(), driver);
 }
 
 #[tokio::test]

@@ -25,6 +25,18 @@ pub struct Config {
     pub images: ImagesConfig,
     /// The cgroup below which pods without a `cgroup_parent` get theirs: `/davit`.
     pub cgroup_root: String,
+    /// Who makes the containers' cgroups.
+    pub cgroup_driver: CgroupDriver,
+}
+
+/// Who makes the containers' cgroups. A kubelet asks for it, and names parents in its way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CgroupDriver {
+    /// The runtime, in the cgroup file systems.
+    #[default]
+    Cgroupfs,
+    /// systemd: slices and scopes.
+    Systemd,
 }
 
 /// An OCI runtime with its command line.
@@ -126,6 +138,7 @@ impl Default for Config {
             hosts_dirs: vec!["/etc/davit/hosts.d".into()],
             images: ImagesConfig::default(),
             cgroup_root: "/davit".into(),
+            cgroup_driver: CgroupDriver::default(),
         }
     }
 }

@@ -21,6 +21,7 @@ pub mod model;
 mod names;
 mod network;
 mod node;
+mod placement;
 mod pod;
 mod record;
 mod recovery;
@@ -29,7 +30,7 @@ mod spec;
 mod stats;
 mod undo;
 
-pub use config::{Config, Handler, ImagesConfig, NetworkConfig};
+pub use config::{CgroupDriver, Config, Handler, ImagesConfig, NetworkConfig};
 pub use engine::Engine;
 pub use error::{Error, Kind, Result};
 pub use rundir::prepare_run_dir;

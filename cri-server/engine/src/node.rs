@@ -19,6 +19,7 @@ use crate::ids;
 use crate::model::{ContainerConfig, PodConfig};
 use crate::names::Names;
 use crate::network::Network;
+use crate::placement;
 use crate::pod::Pod;
 use crate::spec::Host;
 
@@ -144,7 +145,10 @@ impl Node {
             .unwrap_or_else(PoisonError::into_inner)
             .is_empty();
         let root = self
-            .cgroup(&self.config.cgroup_root)
+            .cgroup(placement::shared(
+                self.config.cgroup_driver,
+                &self.config.cgroup_root,
+            ))
             .map(|cgroup| cgroup.paths())
             .unwrap_or_default();
         for dir in root.values().filter(|_| none) {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use engine::{Handler, ImagesConfig};
+use engine::{CgroupDriver, Handler, ImagesConfig};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -20,6 +20,7 @@ pub(super) struct File {
     pub(super) subnet: Option<String>,
     pub(super) subnet6: Option<String>,
     pub(super) cgroup_root: Option<String>,
+    pub(super) cgroup_driver: CgroupDriver,
     pub(super) images: ImagesConfig,
 }
 
@@ -130,17 +131,29 @@ impl Reader<'_> {
                         .map(|name| DefaultRuntime { name, line });
                 }
                 "cgroup_root" => file.cgroup_root = self.checked("", entry, check_cgroup),
+                "cgroup_driver" => file.cgroup_driver = self.cgroup_driver(entry),
                 "runtimes" => file.runtimes = self.runtimes(entry),
                 "network" => self.network(entry, &mut file),
                 "images" => file.images = self.images(entry),
                 _ => self.unknown(
                     "",
                     entry,
-                    "default_runtime, cgroup_root, runtimes, network, images",
+                    "default_runtime, cgroup_root, cgroup_driver, runtimes, network, images",
                 ),
             }
         }
         file
+    }
+
+    fn cgroup_driver(&mut self, entry: Key<'_, '_>) -> CgroupDriver {
+        let known = |text: &str| match text {
+            "cgroupfs" | "systemd" => Ok(()),
+            other => Err(format!("{other:?} is neither \"cgroupfs\" nor \"systemd\"")),
+        };
+        match self.checked("", entry, known).as_deref() {
+            Some("systemd") => CgroupDriver::Systemd,
+            _ => CgroupDriver::Cgroupfs,
+        }
     }
 
     fn runtimes(&mut self, entry: Key<'_, '_>) -> BTreeMap<String, Handler> {

@@ -113,7 +113,7 @@ subnet6 = \"10.0.0.0/8\"
         problems(text, &[]),
         [
             "config.toml:1: default_runtime: no runtime is called \"rnuc\"; known are crun, davit-oci, runc",
-            "config.toml:2: stop_timeout: unknown key; known are default_runtime, cgroup_root, runtimes, network, images",
+            "config.toml:2: stop_timeout: unknown key; known are default_runtime, cgroup_root, cgroup_driver, runtimes, network, images",
             "config.toml:5: runtimes.runc.path: \"runc\" is not an absolute path",
             "config.toml:6: runtimes.runc.arg: unknown key; known are path, root, args",
             "config.toml:8: runtimes.crun.path: is missing",
@@ -124,6 +124,20 @@ subnet6 = \"10.0.0.0/8\"
         ]
         .map(String::from)
         .to_vec()
+    );
+}
+
+#[test]
+fn the_cgroup_driver_is_one_of_two() {
+    let driver = |text| load(text, &[]).engine.cgroup_driver;
+    assert_eq!(driver(""), engine::CgroupDriver::Cgroupfs);
+    assert_eq!(
+        driver("cgroup_driver = \"systemd\"\n"),
+        engine::CgroupDriver::Systemd
+    );
+    assert_eq!(
+        problems("cgroup_driver = \"cgmanager\"\n", &[]),
+        ["config.toml:1: cgroup_driver: \"cgmanager\" is neither \"cgroupfs\" nor \"systemd\""]
     );
 }
 

@@ -41,12 +41,17 @@ pub(super) async fn status(node: &Node, request: StatusRequest) -> Result<Status
 }
 
 pub(super) async fn runtime_config(
-    _: &Node,
+    node: &Node,
     _: RuntimeConfigRequest,
 ) -> Result<RuntimeConfigResponse, Answer> {
-    let cgroup_driver = CgroupDriver::Cgroupfs.into();
+    let cgroup_driver = match node.engine()?.cgroup_driver() {
+        engine::CgroupDriver::Cgroupfs => CgroupDriver::Cgroupfs,
+        engine::CgroupDriver::Systemd => CgroupDriver::Systemd,
+    };
     Ok(RuntimeConfigResponse {
-        linux: Some(LinuxRuntimeConfiguration { cgroup_driver }),
+        linux: Some(LinuxRuntimeConfiguration {
+            cgroup_driver: cgroup_driver.into(),
+        }),
     })
 }
 

@@ -11,11 +11,13 @@ use sys::failpoint;
 use sys::path::Root;
 
 use super::{remove, volumes};
+use crate::config::CgroupDriver;
 use crate::error::{Error, Result};
 use crate::ids;
 use crate::images;
 use crate::model::{ContainerConfig, ContainerUser, Mount};
 use crate::node::{Node, make_dir};
+use crate::placement;
 use crate::pod::supervisor::Supervisor;
 use crate::record::{self, Change, ContainerRecord, Phase, PodRecord};
 use crate::spec::{self, Host, ImageProcess, ResolvedUser};
@@ -47,7 +49,8 @@ pub(crate) fn create(node: &Arc<Node>, pod: &PodRecord, request: Request) -> Res
     let image = find_image(node, &config)?;
     let volumes = volumes::find(node, &config.mounts)?;
     let bundle = node.bundle(&pod.id, &id);
-    let mut record = plan(pod, id, config, &image)?;
+    let cgroup = placement::of_container(driver(node, pod), &pod.cgroup_parent, &id);
+    let mut record = plan(pod, id, config, &image, cgroup)?;
     let volume_layers = volumes.iter().flat_map(|volume| &volume.layers);
     record.volume_layers = volume_layers.clone().map(|one| one.0.to_string()).collect();
     let layers: Vec<_> = image.layers.iter().chain(volume_layers).copied().collect();
@@ -82,6 +85,14 @@ pub(crate) fn create(node: &Arc<Node>, pod: &PodRecord, request: Request) -> Res
     })
 }
 
+/// Who makes the container's cgroup: a pod that was made with another driver keeps its own.
+fn driver(node: &Node, pod: &PodRecord) -> CgroupDriver {
+    match node.config.cgroup_driver {
+        CgroupDriver::Systemd if pod.cgroup_parent.ends_with(".slice") => CgroupDriver::Systemd,
+        _ => CgroupDriver::Cgroupfs,
+    }
+}
+
 fn find_image(node: &Node, config: &ContainerConfig) -> Result<snapshotter::Image> {
     let reference = &config.image.image;
     let found = node
@@ -99,6 +110,7 @@ fn plan(
     id: String,
     config: ContainerConfig,
     image: &snapshotter::Image,
+    cgroup: String,
 ) -> Result<ContainerRecord> {
     let log_path = match (pod.config.log_directory.as_str(), config.log_path.as_str()) {
         ("", _) | (_, "") => String::new(),
@@ -134,7 +146,7 @@ fn plan(
         user: None,
         stop_signal: super::stop_signal(&config, &image.config.stop_signal)?,
         log_path,
-        cgroup: format!("{}/{id}", pod.cgroup_parent),
+        cgroup,
         pid: None,
         resources: config.resources.clone(),
         config,
@@ -214,7 +226,7 @@ fn configure(
         mounts: spec::mounts::resolve(mounts)?,
         devices,
         rootfs: &rootfs,
-        cgroup: PathBuf::from(&record.cgroup),
+        cgroup: PathBuf::from(placement::oci_path(&record.cgroup)),
         target_pid,
         host: &node.host,
     };
@@ -270,7 +282,10 @@ fn start_runtime(
     bundle: &Path,
     undo: &mut Undo,
 ) -> Result<u32> {
-    let runtime = node.handlers.get(&pod.handler)?.clone();
+    let mut runtime = node.handlers.get(&pod.handler)?.clone();
+    if placement::is_scope(&record.cgroup) {
+        runtime.args.push("--systemd-cgroup".into());
+    }
     let log_path = (!record.log_path.is_empty()).then(|| PathBuf::from(&record.log_path));
     if let Some(directory) = log_path.as_deref().and_then(Path::parent) {
         fs::create_dir_all(directory).map_err(|source| Error::Io {

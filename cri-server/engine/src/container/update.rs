@@ -43,7 +43,7 @@ pub(crate) fn update(
 }
 
 fn apply(node: &Node, container: &ContainerRecord, change: &Resources) -> Result<()> {
-    let wanted = limits(change, "linux")?;
+    let wanted = limits(change, "linux", &node.host)?;
     let path = node
         .bundle(&container.pod_id, &container.id)
         .join("resources.json");

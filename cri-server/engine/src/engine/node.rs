@@ -33,6 +33,12 @@ impl Engine {
         }
     }
 
+    /// Who makes the containers' cgroups.
+    #[must_use]
+    pub fn cgroup_driver(&self) -> crate::CgroupDriver {
+        self.node.config.cgroup_driver
+    }
+
     /// The runtime handlers; the first is the default under the empty name.
     #[must_use]
     pub fn handlers(&self) -> Vec<HandlerInfo> {
@@ -56,6 +62,7 @@ impl Engine {
             "network": self.node.network.name(),
             "cgroups": format!("{:?}", self.node.hierarchies.mode()).to_lowercase(),
             "cgroupRoot": config.cgroup_root,
+            "cgroupDriver": format!("{:?}", config.cgroup_driver).to_lowercase(),
             "pods": self.node.pods().len(),
         })
     }

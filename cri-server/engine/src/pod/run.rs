@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::ids;
 use crate::model::{NamespaceMode, PodConfig};
 use crate::node::{Node, make_dir};
+use crate::placement::{self, Place};
 use crate::record::{self, PodPhase, PodRecord};
 use crate::spec::check;
 use crate::undo::{self, Undo};
@@ -20,17 +21,21 @@ const HOSTNAME_MAX: usize = 64;
 /// Everything that can be wrong with a request, before its name is reserved.
 pub(crate) fn validate(node: &Node, config: &PodConfig, handler: &str) -> Result<()> {
     check::pod(config)?;
+    place(node, config, "")?;
     node.handlers.get(handler).map(drop)
 }
 
 /// The record of a new pod.
 pub(crate) fn plan(node: &Node, id: &str, config: PodConfig, handler: &str) -> PodRecord {
-    let own = format!("{}/{id}", node.config.cgroup_root.trim_end_matches('/'));
-    let parent = format!("/{}", config.cgroup_parent.trim_matches('/'));
-    let (cgroup_parent, pod_cgroup) = match config.cgroup_parent.trim_matches('/') {
-        "" => (own.clone(), own),
-        _ => (parent.clone(), format!("{parent}/{id}")),
-    };
+    // It was validated; a parent that makes no sense is left alone.
+    let place = place(node, &config, id).unwrap_or_else(|_| {
+        let (driver, root) = (node.config.cgroup_driver, &node.config.cgroup_root);
+        let own = placement::own(driver, root, id);
+        Place {
+            parent: own.clone(),
+            pod: own,
+        }
+    });
     PodRecord {
         version: record::VERSION,
         id: id.to_owned(),
@@ -38,11 +43,17 @@ pub(crate) fn plan(node: &Node, id: &str, config: PodConfig, handler: &str) -> P
         created_at: ids::now(),
         handler: handler.to_owned(),
         hostname: hostname(&config),
-        cgroup_parent,
-        pod_cgroup,
+        cgroup_parent: place.parent,
+        pod_cgroup: place.pod,
         ips: Vec::new(),
         config,
     }
+}
+
+/// Where its cgroups are.
+fn place(node: &Node, config: &PodConfig, id: &str) -> Result<Place> {
+    let (driver, root) = (node.config.cgroup_driver, &node.config.cgroup_root);
+    placement::of_pod(driver, root, &config.cgroup_parent, id)
 }
 
 /// What the pod calls itself.

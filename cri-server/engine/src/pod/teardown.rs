@@ -3,6 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::node::{Node, detach_below, remove_dir};
+use crate::placement;
 use crate::record::{ContainerRecord, PodRecord};
 use crate::undo;
 
@@ -30,7 +31,7 @@ pub(crate) fn stop(node: &Node, pod: &PodRecord) -> Result<()> {
 /// As [`stop`] for a pod whose record does not load: what can be known from its id.
 pub(crate) fn stop_unknown(node: &Node, id: &str) -> Result<()> {
     let supervisor = Supervisor::new(node.pod_dir(id));
-    let cgroup = format!("{}/{id}", node.config.cgroup_root.trim_end_matches('/'));
+    let cgroup = placement::own(node.config.cgroup_driver, &node.config.cgroup_root, id);
     undo::every(&mut [
         ("disconnect the network", &mut || node.network.detach(id)),
         ("end the shim", &mut || supervisor.end()),

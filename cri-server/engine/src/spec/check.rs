@@ -188,7 +188,7 @@ pub(crate) fn container(config: &ContainerConfig, pod: &PodConfig, host: &Host) 
         apparmor(security.apparmor.as_ref(), host)?;
     }
     if let Some(limits) = &config.resources {
-        resources::limits(limits, "linux.resources")?;
+        resources::limits(limits, "linux.resources", host)?;
     }
     if let Some(device) = config.cdi_devices.first() {
         return Err(Error::unsupported("CDI_devices[0]", device.clone()));

@@ -13,6 +13,8 @@ use crate::error::{Error, Result};
 pub(crate) struct Host {
     /// Whether only cgroup v2 is there.
     pub(crate) unified: bool,
+    /// Whether huge pages can be limited.
+    pub(crate) hugetlb: bool,
     /// The capabilities that the engine has and can give.
     pub(crate) capabilities: Vec<Capability>,
     /// The engine's own `oom_score_adj`; without `CAP_SYS_RESOURCE` a container cannot get a lower one.
@@ -32,6 +34,7 @@ impl Host {
         let apparmor = fs::read_to_string("/sys/module/apparmor/parameters/enabled");
         Ok(Self {
             unified: hierarchies.mode() == Mode::V2,
+            hugetlb: hierarchies.controllers().contains(&"hugetlb"),
             capabilities: capabilities::effective(&status),
             oom_score_adj: oom.trim().parse().unwrap_or(0),
             nofile_hard: hard_limit(&limits, "Max open files").unwrap_or(1024),

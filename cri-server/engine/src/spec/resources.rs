@@ -2,16 +2,18 @@
 
 use std::collections::HashMap;
 
-use oci_spec::runtime::{LinuxCpu, LinuxDeviceCgroup, LinuxMemory, LinuxResources};
+use oci_spec::runtime::{
+    LinuxCpu, LinuxDeviceCgroup, LinuxHugepageLimit, LinuxMemory, LinuxResources,
+};
 
-use super::Input;
+use super::{Host, Input};
 use crate::error::{Error, Result};
 use crate::model::Resources;
 
 /// The limits of a new container.
 pub(crate) fn resources(input: &Input<'_>) -> Result<LinuxResources> {
     let mut limits = match &input.container.resources {
-        Some(asked) => limits(asked, "linux.resources")?,
+        Some(asked) => limits(asked, "linux.resources", input.host)?,
         None => empty(),
     };
     let mut everything = LinuxDeviceCgroup::default();
@@ -24,16 +26,11 @@ pub(crate) fn resources(input: &Input<'_>) -> Result<LinuxResources> {
 }
 
 /// The limits alone, as `update --resources` takes them. What is not set stays as it is.
-pub(crate) fn limits(asked: &Resources, field: &str) -> Result<LinuxResources> {
+pub(crate) fn limits(asked: &Resources, field: &str, host: &Host) -> Result<LinuxResources> {
     let mut out = empty();
     out.set_cpu(cpu(asked, field)?);
     out.set_memory(memory(asked, field)?);
-    if let Some(one) = asked.hugepage_limits.iter().find(|one| one.limit != 0) {
-        return Err(Error::unsupported(
-            format!("{field}.hugepage_limits"),
-            format!("{} bytes of {} pages", one.limit, one.page_size),
-        ));
-    }
+    out.set_hugepage_limits(hugepages(asked, field, host)?);
     if !asked.unified.is_empty() {
         let unified: HashMap<String, String> = asked
             .unified
@@ -84,6 +81,32 @@ fn memory(asked: &Resources, field: &str) -> Result<Option<LinuxMemory>> {
     Ok((memory != empty).then_some(memory))
 }
 
+/// A kubelet sends 0 for every size that the pod may not use. Where nobody can limit them that is left out, as
+/// containerd does.
+fn hugepages(
+    asked: &Resources,
+    field: &str,
+    host: &Host,
+) -> Result<Option<Vec<LinuxHugepageLimit>>> {
+    let mut out = Vec::new();
+    for one in &asked.hugepage_limits {
+        if !host.hugetlb && one.limit != 0 {
+            return Err(Error::unsupported(
+                format!("{field}.hugepage_limits"),
+                format!(
+                    "{} bytes of {} pages: this host has no hugetlb controller",
+                    one.limit, one.page_size
+                ),
+            ));
+        }
+        let mut limit = LinuxHugepageLimit::default();
+        limit.set_page_size(one.page_size.clone());
+        limit.set_limit(i64::try_from(one.limit).unwrap_or(i64::MAX));
+        out.push(limit);
+    }
+    Ok((host.hugetlb && !out.is_empty()).then_some(out))
+}
+
 /// A number that is unset at 0 and must not be negative.
 fn positive(value: i64, field: &str, name: &str) -> Result<Option<u64>> {
     match u64::try_from(value) {
@@ -115,7 +138,10 @@ pub(crate) fn merge(current: &Resources, change: &Resources) -> Resources {
         oom_score_adj: current.oom_score_adj,
         cpuset_cpus: text(&change.cpuset_cpus, &current.cpuset_cpus),
         cpuset_mems: text(&change.cpuset_mems, &current.cpuset_mems),
-        hugepage_limits: current.hugepage_limits.clone(),
+        hugepage_limits: match change.hugepage_limits.is_empty() {
+            true => current.hugepage_limits.clone(),
+            false => change.hugepage_limits.clone(),
+        },
         unified,
         memory_swap_limit_in_bytes: number(
             change.memory_swap_limit_in_bytes,

@@ -51,6 +51,7 @@ impl Case {
             mounts: Vec::new(),
             target_pid: None,
             host: Host {
+                hugetlb: true,
                 unified: false,
                 capabilities: capabilities
                     .iter()
@@ -486,5 +487,42 @@ fn the_rest_is_what_older_runtimes_understand() {
     assert!(
         json.get("hostname").is_none(),
         "the shim has set it in the namespace that is joined"
+    );
+}
+
+#[test]
+fn huge_pages_are_limited_where_the_host_can() {
+    let asked = |limit| Resources {
+        hugepage_limits: vec![crate::model::HugepageLimit {
+            page_size: "2MB".into(),
+            limit,
+        }],
+        ..Resources::default()
+    };
+    let case = Case::new();
+    let mut host = case.host;
+    let limits = |asked: &Resources, host: &Host| {
+        let limits = resources::limits(asked, "linux.resources", host);
+        limits.map(|limits| {
+            let pages = limits.hugepage_limits().clone().unwrap_or_default();
+            pages
+                .iter()
+                .map(|one| (one.page_size().clone(), one.limit()))
+                .collect::<Vec<_>>()
+        })
+    };
+    for limit in [0, 4 << 20] {
+        let found = limits(&asked(limit), &host).expect("limits");
+        assert_eq!(
+            found,
+            [("2MB".to_owned(), i64::try_from(limit).expect("small"))]
+        );
+    }
+    host.hugetlb = false;
+    assert_eq!(limits(&asked(0), &host).expect("nothing to do"), []);
+    let error = limits(&asked(1), &host).expect_err("refused").report();
+    assert!(
+        error.starts_with("linux.resources.hugepage_limits: 1 bytes of 2MB pages"),
+        "{error}"
     );
 }
