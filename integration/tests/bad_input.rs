@@ -104,8 +104,8 @@ fn broken_pods_and_containers_are_refused_with_the_field_s_name() {
         (
             "a seccomp profile",
             json!({"linux": {"security_context": {"seccomp": {"profile_type": 2, "localhost_ref": "/nosuch.json"}}}}),
-            "Unimplemented",
-            vec!["seccomp"],
+            "InvalidArgument",
+            vec!["seccomp", "/nosuch.json", "ENOENT"],
         ),
     ];
     for (what, change, code, words) in cases {

@@ -38,6 +38,9 @@ pub use platform::Platform;
 pub use progress::{Phase, Progress, ProgressSink};
 pub use reference::Reference;
 pub use registry::{RegistryError, RetryPolicy};
-pub use snapshot::{Snapshot, mount_overlay, mount_read_only, unmount_overlay};
+pub use snapshot::{
+    IdMapped, IdRange, Snapshot, mount_idmapped_overlay, mount_overlay, mount_read_only,
+    unmount_overlay,
+};
 pub use store::{GcReport, Lease, Options, PullRequest, Store, Usage};
 pub use tar::{ApplyError, Limits};

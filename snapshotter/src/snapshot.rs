@@ -2,6 +2,8 @@
 //!
 //! <https://docs.kernel.org/filesystems/overlayfs.html>
 
+mod idmapped;
+
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -13,6 +15,8 @@ use sys::mount::{MountAttr, MountAttrs};
 use crate::digest::DiffId;
 use crate::error::{Error, IoContext};
 use crate::store::Store;
+use idmapped::Mapped;
+pub use idmapped::{IdMapped, IdRange};
 
 /// overlayfs's own limit, `OVL_MAX_STACK`.
 const MAX_STACK: usize = 500;
@@ -57,10 +61,37 @@ pub fn mount_overlay(
     writable: &Path,
     target: &Path,
 ) -> Result<(), Error> {
+    mount_stack(store, layers, writable, target, None)
+}
+
+/// The same for a container in a user namespace: it sees the layers' files with its own ids.
+///
+/// # Errors
+/// As [`mount_overlay`]; `EINVAL` where the layers' file system knows no id-mapped mounts.
+pub fn mount_idmapped_overlay(
+    store: &Store,
+    layers: &[DiffId],
+    writable: &Path,
+    target: &Path,
+    mapping: &IdMapped<'_>,
+) -> Result<(), Error> {
+    mount_stack(store, layers, writable, target, Some(mapping))
+}
+
+fn mount_stack(
+    store: &Store,
+    layers: &[DiffId],
+    writable: &Path,
+    target: &Path,
+    mapping: Option<&IdMapped<'_>>,
+) -> Result<(), Error> {
     let lower = lower_directories(store, layers, target)?;
+    let mapped = mapping.map(|mapping| Mapped::mount(&lower, writable, mapping));
+    let mapped = mapped.transpose()?;
+    let lower = mapped.as_ref().map_or(&lower, |mapped| &mapped.paths);
     let lower: Vec<&Path> = lower.iter().map(PathBuf::as_path).collect();
     let upper = make(writable, "upper", 0o755)?;
-    describe_root(store, layers, &upper)?;
+    describe_root(store, layers, &upper, mapping)?;
     let work = make(writable, "work", 0o700)?;
     // Should the host crash, the container is gone with its pod: nothing written here needs to reach the disk.
     let mount = sys::mount::overlay(&lower, Some((&upper, &work)), &["volatile"])?;
@@ -100,18 +131,29 @@ pub fn mount_read_only(store: &Store, layers: &[DiffId], target: &Path) -> Resul
 }
 
 /// The root directory that shows is the writable one: it takes over what the image says about its root.
-fn describe_root(store: &Store, layers: &[DiffId], upper: &Path) -> Result<(), Error> {
+fn describe_root(
+    store: &Store,
+    layers: &[DiffId],
+    upper: &Path,
+    mapping: Option<&IdMapped<'_>>,
+) -> Result<(), Error> {
+    let owner = |uid: u32, gid: u32| match mapping {
+        Some(mapping) => (mapping.uids.outside(uid), mapping.gids.outside(gid)),
+        None => (uid, gid),
+    };
     let described = layers
         .iter()
         .rev()
         .find(|layer| store.inner.describes_root(layer));
+    let to = File::open(upper).on("open", upper)?;
     let Some(path) = described.map(|layer| store.layer_path(layer)) else {
-        return Ok(());
+        let (uid, gid) = owner(0, 0);
+        return Ok(sys::fs::chown(&to, uid, gid)?);
     };
     let from = File::open(&path).on("open", &path)?;
-    let to = File::open(upper).on("open", upper)?;
     let stat = sys::fs::stat(&from)?;
-    sys::fs::chown(&to, stat.st_uid, stat.st_gid)?;
+    let (uid, gid) = owner(stat.st_uid, stat.st_gid);
+    sys::fs::chown(&to, uid, gid)?;
     sys::fs::chmod(
         &to,
         sys::fs::Mode::from_bits_truncate(stat.st_mode & 0o7777),
@@ -165,6 +207,7 @@ fn make(parent: &Path, name: &str, mode: u32) -> Result<PathBuf, Error> {
 /// The refused system call.
 pub fn unmount_overlay(target: &Path, writable: &Path) -> Result<(), Error> {
     sys::mount::unmount_detach(target)?;
+    idmapped::sweep(writable)?;
     let handle = match File::open(writable) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         other => other.on("open", writable)?,

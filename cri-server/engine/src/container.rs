@@ -3,6 +3,7 @@
 
 pub(crate) mod create;
 pub(crate) mod remove;
+mod rootfs;
 pub(crate) mod status;
 pub(crate) mod update;
 pub(crate) mod volumes;

@@ -68,6 +68,19 @@ impl Handlers {
         })
     }
 
+    /// What the runtime that `name` stands for can do. Blocks the first time.
+    pub(crate) fn features(&self, name: &str) -> HandlerFeatures {
+        let key = if name.is_empty() { &self.default } else { name };
+        self.all_features().get(key).copied().unwrap_or_default()
+    }
+
+    fn all_features(&self) -> &BTreeMap<String, HandlerFeatures> {
+        self.features.get_or_init(|| {
+            let asked = |(name, runtime): (&String, _)| (name.clone(), ask_features(runtime));
+            self.by_name.iter().map(asked).collect()
+        })
+    }
+
     /// All runtimes.
     pub(crate) fn all(&self) -> impl Iterator<Item = &shim::protocol::Runtime> {
         self.by_name.values()
@@ -75,10 +88,7 @@ impl Handlers {
 
     /// What a front-end tells about them: the default under the empty name first. Blocks the first time.
     pub(crate) fn info(&self) -> Vec<HandlerInfo> {
-        let features = self.features.get_or_init(|| {
-            let asked = |(name, runtime): (&String, _)| (name.clone(), ask_features(runtime));
-            self.by_name.iter().map(asked).collect()
-        });
+        let features = self.all_features();
         let one = |name: &str, key: &str| HandlerInfo {
             name: name.to_owned(),
             features: features.get(key).copied().unwrap_or_default(),
@@ -107,24 +117,78 @@ impl Handlers {
 /// (<https://github.com/opencontainers/runtime-spec/blob/main/features.md>). A runtime that does not know the
 /// command can do nothing special.
 fn ask_features(runtime: &shim::protocol::Runtime) -> HandlerFeatures {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Features {
-        #[serde(default)]
-        mount_options: Vec<String>,
-    }
     let output = Command::new(&runtime.path)
         .args(&runtime.args)
         .arg("features")
         .stdin(Stdio::null())
         .output();
-    let features = output
-        .ok()
-        .and_then(|output| serde_json::from_slice::<Features>(&output.stdout).ok());
-    HandlerFeatures {
-        recursive_read_only_mounts: features
-            .is_some_and(|one| one.mount_options.iter().any(|option| option == "rro")),
-        // Not supported by the engine yet, whatever the runtime can do.
-        user_namespaces: false,
+    let features = output.ok().map(|output| Features::parse(&output.stdout));
+    features.unwrap_or_default().summary()
+}
+
+/// What we read of the document; a field that is absent is something that the runtime cannot do.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Features {
+    mount_options: Vec<String>,
+    linux: LinuxFeatures,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct LinuxFeatures {
+    namespaces: Vec<String>,
+    mount_extensions: MountExtensions,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct MountExtensions {
+    idmap: Idmap,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Idmap {
+    enabled: Option<bool>,
+}
+
+// === impl Features ===
+
+impl Features {
+    fn parse(document: &[u8]) -> Self {
+        serde_json::from_slice(document).unwrap_or_default()
+    }
+
+    fn summary(&self) -> HandlerFeatures {
+        let has = |list: &[String], name: &str| list.iter().any(|one| one == name);
+        HandlerFeatures {
+            recursive_read_only_mounts: has(&self.mount_options, "rro"),
+            // A pod's volumes and root file system are id-mapped: a runtime needs both.
+            user_namespaces: has(&self.linux.namespaces, "user")
+                && self.linux.mount_extensions.idmap.enabled == Some(true),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn features_are_what_the_runtime_says_and_nothing_else() {
+        let of = |text: &str| {
+            let found = Features::parse(text.as_bytes()).summary();
+            (found.recursive_read_only_mounts, found.user_namespaces)
+        };
+        let whole = r#"{"ociVersionMin":"1.0.0","mountOptions":["ro","rro"],"linux":{
+            "namespaces":["mount","user"],"mountExtensions":{"idmap":{"enabled":true}}}}"#;
+        assert_eq!(of(whole), (true, true));
+        let of_runc_1_1 = r#"{"mountOptions":["rro"],"linux":{"namespaces":["user"]}}"#;
+        assert_eq!(of(of_runc_1_1), (true, false));
+        let disabled =
+            r#"{"linux":{"namespaces":["user"],"mountExtensions":{"idmap":{"enabled":false}}}}"#;
+        assert_eq!(of(disabled), (false, false));
+        assert_eq!(of("unknown command features"), (false, false));
     }
 }

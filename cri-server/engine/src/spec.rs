@@ -12,9 +12,11 @@ pub(crate) mod mounts;
 pub(crate) mod namespaces;
 pub(crate) mod process;
 pub(crate) mod resources;
+pub(crate) mod seccomp;
 #[cfg(test)]
 mod tests;
 pub(crate) mod user;
+pub(crate) mod userns;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -89,9 +91,16 @@ pub(crate) fn build(input: Input<'_>) -> Result<Spec> {
     // The shim set the hostname in the namespace that the container joins.
     spec.set_hostname(None);
     spec.set_process(Some(process::process(&input)?));
-    spec.set_mounts(Some(mounts::mounts(&input)));
+    spec.set_mounts(Some(mounts::mounts(&input)?));
     spec.set_annotations(Some(annotations(&input)));
-    spec.set_linux(Some(linux(&input)?));
+    let mut linux = linux(&input)?;
+    if !security.privileged {
+        let process = spec.process().as_ref();
+        let capabilities = process.and_then(|process| process.capabilities().as_ref());
+        let bounding = capabilities.and_then(|sets| sets.bounding().as_ref());
+        linux.set_seccomp(seccomp::filter(security.seccomp.as_ref(), bounding)?);
+    }
+    spec.set_linux(Some(linux));
     Ok(spec)
 }
 
@@ -112,6 +121,11 @@ fn linux(input: &Input<'_>) -> Result<Linux> {
             security.readonly_paths.clone(),
         ),
     };
+    if let Some((uids, gids)) = userns::ranges(&input.pod.security.namespaces) {
+        // Runtimes want them beside the path of the namespace.
+        linux.set_uid_mappings(Some(userns::oci(std::slice::from_ref(uids))?));
+        linux.set_gid_mappings(Some(userns::oci(std::slice::from_ref(gids))?));
+    }
     linux.set_masked_paths(Some(masked));
     linux.set_readonly_paths(Some(readonly));
     Ok(linux)

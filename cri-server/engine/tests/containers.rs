@@ -590,7 +590,6 @@ async fn limits_hold_and_change_and_too_much_memory_is_an_oom_kill() {
 async fn what_is_not_there_yet_names_its_field_and_leaves_nothing() {
     use engine::model::{
         ContainerConfig, HugepageLimit, NamespaceOptions, ProfileKind, SecurityProfile,
-        SelinuxOptions,
     };
     let mut bench = Bench::new("runc").await;
     let pod = bench
@@ -600,7 +599,7 @@ async fn what_is_not_there_yet_names_its_field_and_leaves_nothing() {
         .expect("a pod");
     let before = bench.leftovers();
     type Change = Box<dyn Fn(&mut ContainerConfig)>;
-    let table: [(&str, Kind, Change); 11] = [
+    let table: [(&str, Kind, Change); 10] = [
         (
             "there-is-none:1",
             Kind::NotFound,
@@ -608,31 +607,21 @@ async fn what_is_not_there_yet_names_its_field_and_leaves_nothing() {
         ),
         (
             "linux.security_context.seccomp",
-            Kind::Unsupported,
+            Kind::InvalidArgument,
             Box::new(|c| {
                 c.security.seccomp = Some(SecurityProfile {
-                    kind: ProfileKind::RuntimeDefault,
-                    ..Default::default()
+                    kind: ProfileKind::Localhost,
+                    localhost_ref: "/no/such/profile.json".into(),
                 });
             }),
         ),
         (
-            "linux.security_context.apparmor",
-            Kind::Unsupported,
+            "AppArmor is not enabled",
+            Kind::InvalidArgument,
             Box::new(|c| {
                 c.security.apparmor = Some(SecurityProfile {
                     kind: ProfileKind::Localhost,
                     localhost_ref: "x".into(),
-                });
-            }),
-        ),
-        (
-            "linux.security_context.selinux_options",
-            Kind::Unsupported,
-            Box::new(|c| {
-                c.security.selinux = Some(SelinuxOptions {
-                    level: "s0".into(),
-                    ..Default::default()
                 });
             }),
         ),
@@ -652,7 +641,7 @@ async fn what_is_not_there_yet_names_its_field_and_leaves_nothing() {
         ),
         (
             "userns_options",
-            Kind::Unsupported,
+            Kind::InvalidArgument,
             Box::new(|c| {
                 c.security.namespaces = NamespaceOptions {
                     userns: Some(Default::default()),

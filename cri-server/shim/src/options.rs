@@ -5,6 +5,11 @@ use std::time::Duration;
 
 use lexopt::prelude::*;
 
+use id_map::id_map;
+pub use id_map::{IdMap, IdMaps};
+
+mod id_map;
+
 /// What `--help` prints.
 pub const HELP: &str = "\
 davit-shim supervises the containers of one pod. It is started by davit-cri, not by people.
@@ -17,6 +22,9 @@ usage: davit-shim --pod-id ID --pod-dir DIR [options]
   --new-ipc                 makes an IPC namespace and pins it at DIR/ns/ipc
   --new-uts                 makes a UTS namespace and pins it at DIR/ns/uts
   --new-pid                 makes a PID namespace with an init that reaps, and pins it at DIR/ns/pid
+  --uid-map C:H:N           makes a user namespace that owns the other new ones, with N user ids from C inside and H
+                            outside, and pins it at DIR/ns/user
+  --gid-map C:H:N           the same for its group ids
   --hostname NAME           the host name of the new UTS namespace
   --sysctl KEY=VALUE        a sysctl of the new namespaces; may be repeated
   --cgroup-parent PATH      puts the init of --new-pid into the cgroup PATH/init
@@ -45,6 +53,8 @@ pub struct Options {
     pub new_uts: bool,
     /// Make a PID namespace with an init.
     pub new_pid: bool,
+    /// Make a user namespace that owns the others.
+    pub new_user: Option<IdMaps>,
     /// The host name of the new UTS namespace.
     pub hostname: Option<String>,
     /// Sysctls of the new namespaces.
@@ -95,6 +105,7 @@ pub enum Error {
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, Error> {
     let mut parser = lexopt::Parser::from_args(arguments);
     let (mut pod_id, mut pod_dir) = (None, None);
+    let (mut uids, mut gids) = (None, None);
     let mut options = Options {
         pod_id: String::new(),
         pod_dir: PathBuf::new(),
@@ -102,6 +113,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, E
         new_ipc: false,
         new_uts: false,
         new_pid: false,
+        new_user: None,
         hostname: None,
         sysctls: Vec::new(),
         cgroup_parent: None,
@@ -115,6 +127,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, E
             Long("new-ipc") => options.new_ipc = true,
             Long("new-uts") => options.new_uts = true,
             Long("new-pid") => options.new_pid = true,
+            Long("uid-map") => uids = Some(id_map("--uid-map", &parser.value()?.string()?)?),
+            Long("gid-map") => gids = Some(id_map("--gid-map", &parser.value()?.string()?)?),
             Long("hostname") => options.hostname = Some(parser.value()?.string()?),
             Long("sysctl") => options
                 .sysctls
@@ -130,6 +144,13 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Request, E
     }
     options.pod_id = pod_id.ok_or(Error::Missing("--pod-id"))?;
     options.pod_dir = pod_dir.ok_or(Error::Missing("--pod-dir"))?;
+    options.new_user = match (uids, gids) {
+        (None, None) => None,
+        (uids, gids) => Some(IdMaps {
+            uids: uids.ok_or(Error::Missing("--uid-map"))?,
+            gids: gids.ok_or(Error::Missing("--gid-map"))?,
+        }),
+    };
     check(&options)?;
     Ok(Request::Serve(Box::new(options)))
 }
@@ -271,6 +292,7 @@ mod tests {
             panic!("not a request to serve")
         };
         assert!(options.new_net && options.new_ipc && options.new_uts && options.new_pid);
+        assert_eq!(options.new_user, None);
         assert_eq!(options.sysctls[1], ("kernel.sem".into(), "1=2".into()));
         assert_eq!(options.runtime_deadline, Duration::from_millis(1500));
     }
@@ -326,6 +348,7 @@ mod tests {
             "--pod-dir \"run\": not an absolute path"
         );
         assert!(refused(&["--runtime-deadline", "0"]).contains("positive"));
+        assert_eq!(refused(&["--uid-map", "0:1:2"]), "--gid-map is required");
         assert!(refused(&["--bogus"]).contains("--bogus"));
     }
 }

@@ -1,15 +1,17 @@
 //! What the shim holds for the whole pod: its pinned namespaces and, where the PID namespace is shared, its init.
 //!
 //! ```text
-//! shim ──fork──▶ maker: cgroup of the init, unshare, host name, sysctls, lo up
+//! shim ──fork──▶ maker: a user namespace, if asked for, whose id maps the shim writes; it owns what follows
+//!                  cgroup of the init, unshare, host name, sysctls, lo up
 //!                  └─fork─▶ init (only with --new-pid): exec of this binary through a read-only mount
 //!   ◀── the init's process id, or why not
-//! pins /proc/<maker>/ns/{net,ipc,uts} and /proc/<init>/ns/pid by bind mounts
+//! pins /proc/<maker>/ns/{user,net,ipc,uts} and /proc/<init>/ns/pid by bind mounts
 //! maker exits; the init stays, as a child of the shim, which is a subreaper
 //! ```
 //!
 //! The shim itself never leaves the host's namespaces: the runtime, the logs and the mounts belong there.
 mod maker;
+mod user;
 
 use std::path::{Path, PathBuf};
 
@@ -162,6 +164,7 @@ impl Pod {
 pub(crate) fn release_stale(pod_dir: &Path) -> sys::Result<()> {
     let directory = files::namespaces(pod_dir);
     for kind in [
+        NamespaceKind::User,
         NamespaceKind::Net,
         NamespaceKind::Ipc,
         NamespaceKind::Uts,
@@ -186,6 +189,7 @@ fn remove_directory(directory: &Path) -> sys::Result<()> {
 
 fn pinned_by_maker(options: &Options) -> Vec<NamespaceKind> {
     let wanted = [
+        (options.new_user.is_some(), NamespaceKind::User),
         (options.new_net, NamespaceKind::Net),
         (options.new_ipc, NamespaceKind::Ipc),
         (options.new_uts, NamespaceKind::Uts),

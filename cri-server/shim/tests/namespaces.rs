@@ -265,3 +265,56 @@ fn in_a_shared_pid_namespace_the_rest_of_a_container_goes_with_its_init() {
         assert_eq!(pod.client().status().unwrap().pod_init_alive, Some(true));
     }
 }
+
+/// user_namespaces(7): a namespace belongs to the user namespace of the process that made it.
+#[test]
+fn a_user_namespace_is_made_first_and_owns_the_others() {
+    let Some(tool) = any_runtime().filter(|tool| tool.name != "crun") else {
+        return;
+    };
+    let pod = Pod::start(
+        &tool,
+        &[
+            "--uid-map",
+            "0:100000:65536",
+            "--gid-map",
+            "0:200000:65536",
+            "--new-net",
+            "--new-ipc",
+            "--new-uts",
+            "--new-pid",
+            "--hostname",
+            "web-1",
+            "--sysctl",
+            "net.ipv4.ip_local_port_range=1024 2048",
+            "--sysctl",
+            "kernel.shmmni=77",
+        ],
+    );
+    let directory = files::namespaces(&pod.path());
+    namespace::open(&directory.join("user"), NamespaceKind::User).unwrap();
+    // Only who enters the user namespace has rights over the others; its root is nobody's root outside.
+    let script = "hostname changed; hostname; sysctl -n kernel.shmmni net.ipv4.ip_local_port_range; \
+                  cat /proc/self/uid_map /proc/self/gid_map";
+    let ns = |name: &str| directory.join(name).display().to_string();
+    let output = Command::new("nsenter")
+        .arg(format!("--user={}", ns("user")))
+        .arg(format!("--net={}", ns("net")))
+        .arg(format!("--ipc={}", ns("ipc")))
+        .arg(format!("--uts={}", ns("uts")))
+        .args(["sh", "-ec", script])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let words: Vec<&str> = text.split_whitespace().collect();
+    assert_eq!(
+        words,
+        [
+            "changed", "77", "1024", "2048", "0", "100000", "65536", "0", "200000", "65536"
+        ],
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    pod.client().shutdown(false).unwrap();
+    assert!(!directory.exists() && !is_pinned(&directory.join("user")));
+}

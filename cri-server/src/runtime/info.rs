@@ -34,7 +34,7 @@ pub(super) async fn status(node: &Node, request: StatusRequest) -> Result<Status
         runtime_handlers: engine.handlers().into_iter().map(handler).collect(),
         features: Some(RuntimeFeatures {
             supplemental_groups_policy: true,
-            user_namespaces_host_network: false,
+            user_namespaces_host_network: true,
             mount_options: false,
         }),
     })

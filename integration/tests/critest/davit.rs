@@ -26,6 +26,12 @@ fn node(registry: &Registry) -> Node {
         config,
         ..Options::default()
     });
+    let file = node.path("net.d/10-test.conflist");
+    let mut network: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let host_ports = serde_json::json!({"type": "portmap", "capabilities": {"portMappings": true}});
+    network["plugins"].as_array_mut().unwrap().push(host_ports);
+    std::fs::write(&file, network.to_string()).unwrap();
     for host in images::HOSTS {
         let dir = node.path("hosts").join(host);
         std::fs::create_dir_all(&dir).unwrap();

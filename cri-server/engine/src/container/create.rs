@@ -4,13 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use nix::sys::stat::Mode;
 use shim::protocol::Create;
 use snapshotter::Lease;
 use sys::failpoint;
-use sys::path::Root;
 
-use super::{remove, volumes};
+use super::{remove, rootfs, volumes};
 use crate::config::CgroupDriver;
 use crate::error::{Error, Result};
 use crate::ids;
@@ -63,7 +61,7 @@ pub(crate) fn create(node: &Arc<Node>, pod: &PodRecord, request: Request) -> Res
             )
         })?;
         intend(node, &record, undo)?;
-        mount(node, &record, &image, undo)?;
+        mount(node, pod, &record, &image, undo)?;
         let mounts = volumes::mount(node, &bundle, &volumes, record.config.mounts.clone())?;
         let user = configure(node, pod, &record, &image, &mounts, target_pid)?;
         record.user = Some(user);
@@ -171,6 +169,7 @@ fn intend(node: &Arc<Node>, record: &ContainerRecord, undo: &mut Undo) -> Result
 /// Mounts the root file system.
 fn mount(
     node: &Arc<Node>,
+    pod: &PodRecord,
     record: &ContainerRecord,
     image: &snapshotter::Image,
     undo: &mut Undo,
@@ -183,8 +182,7 @@ fn mount(
     });
     make_dir(&writable)?;
     make_dir(&rootfs)?;
-    snapshotter::mount_overlay(&node.store, &image.layers, &writable, &rootfs)
-        .map_err(|error| images::failed("mount the root file system".into(), error))?;
+    rootfs::mount(node, pod, &image.layers, &writable, &rootfs)?;
     failpoint::hit("create_container.rootfs")?;
     Ok(())
 }
@@ -202,6 +200,7 @@ fn configure(
     let (config, rootfs) = (&record.config, bundle.join("rootfs"));
     let database = spec::user::Database::read(&rootfs)?;
     let user = spec::user::resolve(&config.security, &image.config.user, &database)?;
+    spec::userns::check_user(&user, &pod.config.security.namespaces)?;
     let mut devices = if config.security.privileged {
         Host::devices()
     } else {
@@ -230,7 +229,7 @@ fn configure(
         target_pid,
         host: &node.host,
     };
-    prepare_rootfs(&input, &image.config.volumes)?;
+    rootfs::prepare(&input, &image.config.volumes)?;
     let path = bundle.join("config.json");
     let json = serde_json::to_vec(&spec::build(input)?).map_err(|error| Error::Record {
         path: path.clone(),
@@ -242,28 +241,6 @@ fn configure(
         source,
     })?;
     Ok(container_user(&user))
-}
-
-/// Makes the working directory and the image's volumes where they are missing. A volume is a plain directory
-/// of the writable layer, as in CRI-O.
-fn prepare_rootfs(input: &spec::Input<'_>, volumes: &[String]) -> Result<()> {
-    let sys = |action: String| move |source| Error::Sys { action, source };
-    let root = Root::open(input.rootfs).map_err(sys("open the root file system".into()))?;
-    let mode = Mode::from_bits_truncate(0o755);
-    let cwd = spec::process::cwd(input);
-    let covered = input
-        .mounts
-        .iter()
-        .any(|mount| cwd.starts_with(&mount.target));
-    if !covered {
-        root.mkdir_all(&cwd, mode)
-            .map_err(sys(format!("make the working directory {}", cwd.display())))?;
-    }
-    for volume in volumes {
-        root.mkdir_all(Path::new(volume), mode)
-            .map_err(sys(format!("make the image's volume {volume:?}")))?;
-    }
-    Ok(())
 }
 
 fn container_user(user: &ResolvedUser) -> ContainerUser {

@@ -10,6 +10,7 @@ use sys::mount::{FsContext, MountAttr};
 
 use crate::error::{Error, Result};
 use crate::model::{DnsConfig, NamespaceMode, PodConfig};
+use crate::spec::userns;
 
 /// The size of a pod's `/dev/shm`, as in every other engine.
 const SHM_SIZE: &str = "64m";
@@ -73,6 +74,24 @@ pub(crate) fn unmount_shm(pod_dir: &Path) -> Result<()> {
         action: "unmount the pod's /dev/shm".into(),
         source,
     })
+}
+
+/// Makes root of the pod's own user namespace the owner of its files.
+pub(crate) fn give_to_root(pod_dir: &Path, config: &PodConfig) -> Result<()> {
+    let options = &config.security.namespaces;
+    if userns::ranges(options).is_none() {
+        return Ok(());
+    }
+    let (uid, gid) = userns::root(options);
+    for name in ["hosts", "hostname", "resolv.conf", "shm"] {
+        let path = pod_dir.join(name);
+        std::os::unix::fs::chown(&path, Some(uid), Some(gid)).map_err(|source| Error::Io {
+            action: "change the owner of",
+            path,
+            source,
+        })?;
+    }
+    Ok(())
 }
 
 /// The lines of resolv.conf(5).

@@ -12,7 +12,7 @@ use crate::model::{NamespaceMode, PodConfig};
 use crate::node::{Node, make_dir};
 use crate::placement::{self, Place};
 use crate::record::{self, PodPhase, PodRecord};
-use crate::spec::check;
+use crate::spec::{check, seccomp, userns};
 use crate::undo::{self, Undo};
 
 /// The longest hostname: `HOST_NAME_MAX`.
@@ -20,9 +20,22 @@ const HOSTNAME_MAX: usize = 64;
 
 /// Everything that can be wrong with a request, before its name is reserved.
 pub(crate) fn validate(node: &Node, config: &PodConfig, handler: &str) -> Result<()> {
-    check::pod(config)?;
+    check::pod(config, &node.host)?;
     place(node, config, "")?;
-    node.handlers.get(handler).map(drop)
+    node.handlers.get(handler)?;
+    // Nothing of the user's runs in the pod's own process: its profile only has to be one.
+    seccomp::filter(config.security.seccomp.as_ref(), None)?;
+    if userns::ranges(&config.security.namespaces).is_some()
+        && !node.handlers.features(handler).user_namespaces
+    {
+        return Err(Error::unsupported(
+            "linux.security_context.namespace_options.userns_options",
+            format!(
+                "the runtime of handler {handler:?} does not say that it knows id-mapped mounts"
+            ),
+        ));
+    }
+    Ok(())
 }
 
 /// The record of a new pod.
@@ -104,6 +117,7 @@ pub(crate) fn run(node: &Arc<Node>, mut pod: PodRecord) -> Result<PodRecord> {
         failpoint::hit("run_pod.network")?;
 
         files::write_hosts(&dir, &pod.hostname, &pod.config, &pod.ips)?;
+        files::give_to_root(&dir, &pod.config)?;
         failpoint::hit("run_pod.files")?;
 
         pod.phase = PodPhase::Ready;

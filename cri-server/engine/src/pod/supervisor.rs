@@ -29,7 +29,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 const END: Duration = Duration::from_secs(30);
 
 /// The files that pin a pod's namespaces.
-const NAMESPACES: [&str; 4] = ["net", "ipc", "uts", "pid"];
+const NAMESPACES: [&str; 5] = ["user", "net", "ipc", "uts", "pid"];
 
 /// The one line that a starting shim prints.
 #[derive(Deserialize)]
@@ -81,6 +81,12 @@ impl Supervisor {
                 .arg("--new-pid")
                 .arg("--cgroup-parent")
                 .arg(&pod.pod_cgroup);
+        }
+        if let Some((uids, gids)) = crate::spec::userns::ranges(modes) {
+            for (option, map) in [("--uid-map", uids), ("--gid-map", gids)] {
+                let map = format!("{}:{}:{}", map.container_id, map.host_id, map.length);
+                command.args([option, &map]);
+            }
         }
         for (key, value) in &pod.config.sysctls {
             command.arg("--sysctl").arg(format!("{key}={value}"));

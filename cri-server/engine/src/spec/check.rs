@@ -1,10 +1,9 @@
 //! What is asked for and not there yet is an error that names its field, never ignored.
 
-use super::{Host, resources};
+use super::{Host, resources, userns};
 use crate::error::{Error, Result};
 use crate::model::{
-    ContainerConfig, NamespaceMode, NamespaceOptions, PodConfig, ProfileKind, SecurityProfile,
-    SelinuxOptions,
+    ContainerConfig, NamespaceMode, PodConfig, ProfileKind, SecurityProfile, SelinuxOptions,
 };
 
 const POD: &str = "linux.security_context";
@@ -16,7 +15,7 @@ const HOSTNAME_MAX: usize = 64;
 ///
 /// Its seccomp and AppArmor profiles are for the pod's own process; that one is our binary and runs
 /// nothing of the user's, so they change nothing.
-pub(crate) fn pod(config: &PodConfig) -> Result<()> {
+pub(crate) fn pod(config: &PodConfig, host: &Host) -> Result<()> {
     let meta = &config.metadata;
     for (field, value) in [
         ("metadata.name", &meta.name),
@@ -38,7 +37,7 @@ pub(crate) fn pod(config: &PodConfig) -> Result<()> {
     }
     port_mappings(config)?;
     let security = &config.security;
-    userns(&security.namespaces)?;
+    userns::check_pod(&security.namespaces)?;
     let modes = &security.namespaces;
     shared_only("network", modes.network)?;
     shared_only("ipc", modes.ipc)?;
@@ -48,7 +47,7 @@ pub(crate) fn pod(config: &PodConfig) -> Result<()> {
             "TARGET is for containers",
         ));
     }
-    selinux(security.selinux.as_ref())?;
+    selinux(security.selinux.as_ref(), host)?;
     cgroup_parent(&config.cgroup_parent)?;
     sysctls(config)
 }
@@ -93,19 +92,10 @@ fn shared_only(name: &str, mode: NamespaceMode) -> Result<()> {
     }
 }
 
-fn userns(options: &NamespaceOptions) -> Result<()> {
-    match &options.userns {
-        Some(one) if one.mode != NamespaceMode::Node => Err(Error::unsupported(
-            format!("{POD}.namespace_options.userns_options"),
-            "a user namespace",
-        )),
-        _ => Ok(()),
-    }
-}
-
-fn selinux(options: Option<&SelinuxOptions>) -> Result<()> {
+/// Without SELinux on the host a label is nothing to apply, as in containerd and CRI-O.
+fn selinux(options: Option<&SelinuxOptions>, host: &Host) -> Result<()> {
     match options {
-        Some(one) if !one.is_empty() => Err(Error::unsupported(
+        Some(one) if host.selinux && !one.is_empty() => Err(Error::unsupported(
             format!("{POD}.selinux_options"),
             format!("{}:{}:{}:{}", one.user, one.role, one.kind, one.level),
         )),
@@ -181,10 +171,9 @@ pub(crate) fn container(config: &ContainerConfig, pod: &PodConfig, host: &Host) 
             "a privileged container needs a privileged pod",
         ));
     }
-    userns(&security.namespaces)?;
-    selinux(security.selinux.as_ref())?;
+    userns::check_container(&security.namespaces, &pod.security.namespaces)?;
+    selinux(security.selinux.as_ref(), host)?;
     if !security.privileged {
-        seccomp(security.seccomp.as_ref())?;
         apparmor(security.apparmor.as_ref(), host)?;
     }
     if let Some(limits) = &config.resources {
@@ -200,28 +189,14 @@ pub(crate) fn container(config: &ContainerConfig, pod: &PodConfig, host: &Host) 
                 "a mount shows an image or a host_path, not both",
             ));
         }
-        if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-            return Err(Error::unsupported(
+        if mount.uid_mappings.is_empty() != mount.gid_mappings.is_empty() {
+            return Err(Error::invalid(
                 format!("mounts[{index}].uidMappings"),
-                "an idmapped mount",
+                "user ids and group ids are mapped together, or none of them",
             ));
         }
     }
     Ok(())
-}
-
-fn seccomp(profile: Option<&SecurityProfile>) -> Result<()> {
-    let field = format!("{POD}.seccomp");
-    match profile.map(|one| (one.kind, one)) {
-        None | Some((ProfileKind::Unconfined, _)) => Ok(()),
-        Some((ProfileKind::RuntimeDefault, _)) => {
-            Err(Error::unsupported(field, "profile RuntimeDefault"))
-        }
-        Some((ProfileKind::Localhost, one)) => Err(Error::unsupported(
-            field,
-            format!("profile {:?}", one.localhost_ref),
-        )),
-    }
 }
 
 /// Without AppArmor on the host the default profile is nothing to apply, as in containerd and CRI-O.
@@ -233,6 +208,13 @@ fn apparmor(profile: Option<&SecurityProfile>, host: &Host) -> Result<()> {
         Some((ProfileKind::RuntimeDefault, _)) => {
             Err(Error::unsupported(field, "profile RuntimeDefault"))
         }
+        Some((ProfileKind::Localhost, one)) if !host.apparmor => Err(Error::invalid(
+            field,
+            format!(
+                "profile {:?}: AppArmor is not enabled on this node",
+                one.localhost_ref
+            ),
+        )),
         Some((ProfileKind::Localhost, one)) => Err(Error::unsupported(
             field,
             format!("profile {:?}", one.localhost_ref),

@@ -23,6 +23,8 @@ pub(crate) struct Host {
     pub(crate) nofile_hard: u64,
     /// Whether AppArmor is enabled.
     pub(crate) apparmor: bool,
+    /// Whether SELinux is enabled.
+    pub(crate) selinux: bool,
 }
 
 impl Host {
@@ -38,6 +40,7 @@ impl Host {
             capabilities: capabilities::effective(&status),
             oom_score_adj: oom.trim().parse().unwrap_or(0),
             nofile_hard: hard_limit(&limits, "Max open files").unwrap_or(1024),
+            selinux: std::path::Path::new("/sys/fs/selinux/enforce").exists(),
             apparmor: apparmor.is_ok_and(|text| text.trim() == "Y"),
         })
     }

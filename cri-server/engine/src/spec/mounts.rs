@@ -5,9 +5,9 @@ use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::Mount as OciMount;
 
-use super::Input;
+use super::{Input, userns};
 use crate::error::{Error, Result};
-use crate::model::{Mount, MountPropagation, NamespaceMode};
+use crate::model::{IdMapping, Mount, MountPropagation, NamespaceMode};
 
 /// A bind mount of the request whose source was found on the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,9 @@ pub(crate) struct ResolvedMount {
     pub(crate) propagation: MountPropagation,
     /// Whether it is an image: nothing in it is changed, run or opened as a device.
     pub(crate) image: bool,
+    /// The ids that the mount's own are turned into; empty: none.
+    pub(crate) uids: Vec<IdMapping>,
+    pub(crate) gids: Vec<IdMapping>,
 }
 
 /// Finds the sources of the request's mounts, and makes directories for those that are missing.
@@ -75,6 +78,8 @@ fn resolve_one(mount: &Mount, field: &str) -> Result<ResolvedMount> {
         recursive_read_only: mount.recursive_read_only,
         propagation: mount.propagation,
         image: !mount.image.is_empty(),
+        uids: mount.uid_mappings.clone(),
+        gids: mount.gid_mappings.clone(),
     })
 }
 
@@ -139,7 +144,7 @@ fn absolute(path: &str) -> Option<PathBuf> {
 }
 
 /// All mounts in the order in which they must be made: a shallow one before what lies in it.
-pub(crate) fn mounts(input: &Input<'_>) -> Vec<OciMount> {
+pub(crate) fn mounts(input: &Input<'_>) -> Result<Vec<OciMount>> {
     let mut all = defaults(input);
     // The request's mount takes the place of a default.
     all.retain(|one| {
@@ -148,9 +153,11 @@ pub(crate) fn mounts(input: &Input<'_>) -> Vec<OciMount> {
             .iter()
             .any(|mount| mount.target == *one.destination())
     });
-    all.extend(input.mounts.iter().map(bind));
+    for one in &input.mounts {
+        all.push(bind(one)?);
+    }
     all.sort_by_key(|one| one.destination().components().count());
-    all
+    Ok(all)
 }
 
 /// The kernel's file systems and the pod's files.
@@ -195,12 +202,20 @@ fn defaults(input: &Input<'_>) -> Vec<OciMount> {
             "mqueue",
             &["nosuid", "noexec", "nodev"],
         ),
-        kernel(
-            "/sys",
-            "sysfs",
-            "sysfs",
-            &["nosuid", "noexec", "nodev", access],
-        ),
+        match userns::ranges(pod) {
+            // A user namespace may mount the sysfs of its own network namespaces alone.
+            Some(_) if pod.network == NamespaceMode::Node => kernel_bind(
+                "/sys",
+                Path::new("/sys"),
+                &["rbind", "rprivate", "nosuid", "noexec", "nodev", access],
+            ),
+            _ => kernel(
+                "/sys",
+                "sysfs",
+                "sysfs",
+                &["nosuid", "noexec", "nodev", access],
+            ),
+        },
         kernel(
             "/sys/fs/cgroup",
             "cgroup",
@@ -242,7 +257,7 @@ fn kernel_bind(target: &str, source: &Path, options: &[&str]) -> OciMount {
     )
 }
 
-fn bind(one: &ResolvedMount) -> OciMount {
+fn bind(one: &ResolvedMount) -> Result<OciMount> {
     let propagation = match one.propagation {
         MountPropagation::Private => "rprivate",
         MountPropagation::HostToContainer => "rslave",
@@ -258,7 +273,13 @@ fn bind(one: &ResolvedMount) -> OciMount {
         options.extend(["nosuid", "nodev", "noexec"]);
     }
     let options = options.into_iter().map(str::to_owned).collect();
-    mount(&one.target, "bind", &one.source, options)
+    let mut out = mount(&one.target, "bind", &one.source, options);
+    // An image is an overlay, which cannot be mapped: everyone may read what everyone may read.
+    if !one.uids.is_empty() && !one.image {
+        out.set_uid_mappings(Some(userns::oci(&one.uids)?));
+        out.set_gid_mappings(Some(userns::oci(&one.gids)?));
+    }
+    Ok(out)
 }
 
 fn mount(target: &Path, kind: &str, source: &Path, options: Vec<String>) -> OciMount {

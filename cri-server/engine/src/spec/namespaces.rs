@@ -15,6 +15,10 @@ pub(crate) fn namespaces(input: &Input<'_>) -> Result<Vec<LinuxNamespace>> {
     let pod = &input.pod.security.namespaces;
     let own = &input.container.security.namespaces;
     let mut list = vec![fresh(LinuxNamespaceType::Mount)];
+    if super::userns::ranges(pod).is_some() {
+        let path = input.pod_dir.join("ns/user");
+        list.push(joined(LinuxNamespaceType::User, path));
+    }
     // What the pod shares with the host its containers share, too: there is no namespace to join.
     if pod.network != NamespaceMode::Node {
         if own.network != NamespaceMode::Node {

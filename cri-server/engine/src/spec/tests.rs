@@ -60,6 +60,7 @@ impl Case {
                 oom_score_adj: 0,
                 nofile_hard: 4096,
                 apparmor: false,
+                selinux: false,
             },
         }
     }
@@ -340,6 +341,8 @@ fn mounts_are_made_from_shallow_to_deep_and_the_request_replaces_a_default() {
         recursive_read_only: false,
         propagation,
         image: false,
+        uids: Vec::new(),
+        gids: Vec::new(),
     };
     let json = with(|case| {
         case.mounts = vec![
@@ -525,4 +528,69 @@ fn huge_pages_are_limited_where_the_host_can() {
         error.starts_with("linux.resources.hugepage_limits: 1 bytes of 2MB pages"),
         "{error}"
     );
+}
+
+#[test]
+fn a_label_or_profile_that_the_host_cannot_apply_is_ignored_or_refused_as_in_containerd() {
+    let mut case = Case::new();
+    case.container.metadata.name = "c".into();
+    case.container.image.image = "i".into();
+    case.container.security.selinux = Some(crate::model::SelinuxOptions {
+        level: "s0:c1,c2".into(),
+        ..Default::default()
+    });
+    case.container.security.apparmor = Some(SecurityProfile {
+        kind: ProfileKind::RuntimeDefault,
+        localhost_ref: String::new(),
+    });
+    check::container(&case.container, &case.pod, &case.host).expect("ignored");
+    case.host.selinux = true;
+    let error = check::container(&case.container, &case.pod, &case.host).expect_err("a label");
+    assert!(error.report().contains("selinux_options"), "{error}");
+    case.host.selinux = false;
+    case.container.security.apparmor = Some(SecurityProfile {
+        kind: ProfileKind::Localhost,
+        localhost_ref: "mine".into(),
+    });
+    let error = check::container(&case.container, &case.pod, &case.host).expect_err("a profile");
+    assert!(
+        error.report().contains("\"mine\": AppArmor is not enabled"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_pods_user_namespace_is_joined_with_its_mappings_and_volumes_carry_theirs() {
+    use crate::model::{IdMapping, UserNamespace};
+    let ids = vec![IdMapping {
+        host_id: 1000,
+        container_id: 0,
+        length: 65_536,
+    }];
+    let json = with(|case| {
+        case.pod.security.namespaces.userns = Some(UserNamespace {
+            mode: NamespaceMode::Pod,
+            uids: ids.clone(),
+            gids: ids.clone(),
+        });
+        case.mounts = vec![ResolvedMount {
+            source: "/host".into(),
+            target: "/data".into(),
+            readonly: false,
+            recursive_read_only: false,
+            propagation: MountPropagation::Private,
+            image: false,
+            uids: ids.clone(),
+            gids: ids.clone(),
+        }];
+    });
+    let namespaces = json["linux"]["namespaces"].as_array().expect("namespaces");
+    let user = namespaces.iter().find(|one| one["type"] == "user");
+    assert_eq!(user.expect("user")["path"], "/run/pod/ns/user");
+    let mapping = json!([{"hostID": 1000, "containerID": 0, "size": 65_536}]);
+    assert_eq!(json["linux"]["uidMappings"], mapping);
+    assert_eq!(json["linux"]["gidMappings"], mapping);
+    let mounts = json["mounts"].as_array().expect("mounts");
+    let data = mounts.iter().find(|one| one["destination"] == "/data");
+    assert_eq!(data.expect("data")["uidMappings"], mapping);
 }
