@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, FallocateFlags, RenameFlags};
+use nix::fcntl::{AtFlags, FallocateFlags};
 use nix::sys::stat::UtimensatFlags;
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags};
@@ -176,14 +176,28 @@ pub fn rename_new(
     to_dir: impl AsFd,
     to_name: &OsStr,
 ) -> Result<()> {
-    let flags = RenameFlags::RENAME_NOREPLACE;
-    nix::fcntl::renameat2(&from_dir, from_name, &to_dir, to_name, flags).call(|| {
+    let text = || {
         format!(
             "renameat2({}, {}, RENAME_NOREPLACE)",
             at(&from_dir, from_name),
             at(&to_dir, to_name)
         )
-    })
+    };
+    let c_string =
+        |name: &OsStr| CString::new(name.as_bytes()).map_err(|_| Error::new(Errno::EINVAL, text()));
+    let (from, to) = (c_string(from_name)?, c_string(to_name)?);
+    // SAFETY: both names are C strings that live through the call, and the kernel only reads them.
+    let ret = unsafe {
+        libc::syscall(
+            libc::SYS_renameat2,
+            from_dir.as_fd().as_raw_fd(),
+            from.as_ptr(),
+            to_dir.as_fd().as_raw_fd(),
+            to.as_ptr(),
+            libc::RENAME_NOREPLACE,
+        )
+    };
+    check(ret, text).map(drop)
 }
 
 /// Deletes a file that is no directory.

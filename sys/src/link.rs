@@ -7,6 +7,10 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use crate::error::{Context, Error, Result, check};
 
+// The C libraries do not agree on the type of a request's number, and each gives these constants another one.
+const GET_FLAGS: libc::Ioctl = libc::SIOCGIFFLAGS as libc::Ioctl;
+const SET_FLAGS: libc::Ioctl = libc::SIOCSIFFLAGS as libc::Ioctl;
+
 /// Brings `name` up in the network namespace of the caller. A new namespace has `lo`, and it is down.
 ///
 /// # Errors
@@ -21,14 +25,14 @@ pub fn set_up(name: &str) -> Result<()> {
     .call(|| "socket(AF_INET, SOCK_DGRAM|SOCK_CLOEXEC)".to_owned())?;
     let mut request = request(name)?;
     // SAFETY: SIOCGIFFLAGS reads the name from and writes the flags to the `ifreq` on this stack.
-    let ret = unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request) };
+    let ret = unsafe { libc::ioctl(fd.as_raw_fd(), GET_FLAGS, &raw mut request) };
     check(ret.into(), || format!("ioctl(SIOCGIFFLAGS, {name:?})"))?;
     // SAFETY: the call above filled this member of the union.
     let flags = unsafe { request.ifr_ifru.ifru_flags };
     let up = libc::c_short::try_from(libc::IFF_UP).unwrap_or(1);
     request.ifr_ifru.ifru_flags = flags | up;
     // SAFETY: SIOCSIFFLAGS only reads the `ifreq`.
-    let ret = unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCSIFFLAGS, &raw mut request) };
+    let ret = unsafe { libc::ioctl(fd.as_raw_fd(), SET_FLAGS, &raw mut request) };
     check(ret.into(), || {
         format!("ioctl(SIOCSIFFLAGS, {name:?}, IFF_UP)")
     })

@@ -85,7 +85,7 @@ fn ask(
     let info: *mut RawInfo = info.map_or(std::ptr::null_mut(), |info| info);
     // SAFETY: the kernel writes at most the 16 bytes that are in the number of the request, which `RawInfo` has; it takes
     // a null pointer for "no answer wanted" and keeps nothing. Its numbers are those of no other file's ioctl.
-    let ret = unsafe { libc::ioctl(namespace.as_raw_fd(), libc::Ioctl::from(number), info) };
+    let ret = unsafe { libc::ioctl(namespace.as_raw_fd(), number as libc::Ioctl, info) };
     check(libc::c_long::from(ret), text)?;
     Ok(ret)
 }

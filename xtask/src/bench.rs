@@ -14,6 +14,7 @@ pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Result<()> {
     tools::install_all(workspace)?;
     let peers = tools::peers::install()?;
     let dist = dist::build(workspace, Flavour::Release)?;
+    let floor = dist::floor(workspace)?;
     run::run(workspace.cargo().args([
         "build",
         "--locked",
@@ -29,6 +30,8 @@ pub(crate) fn run(workspace: &Workspace, args: &[String]) -> Result<()> {
             .env("PATH", tools::path()?)
             .env("DAVIT_BIN_DIR", dist)
             .env("DAVIT_PEERS", peers)
+            .arg("--floor")
+            .arg(floor)
             .args(args),
     )
 }

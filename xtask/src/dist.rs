@@ -10,10 +10,9 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::workspace::Workspace;
-use crate::{image, run, tools};
+use crate::{image, run, target, tools};
 
-/// The one target we build; static binaries must name it, or build scripts would get the flags too.
-const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// Static binaries must name their target, or build scripts would get these flags too.
 const STATIC: &str = "-C target-feature=+crt-static -C relocation-model=static";
 const SMALL: &[(&str, &str)] = &[
     ("oci-runtime", "davit-oci"),
@@ -94,20 +93,30 @@ fn write_pages(davit_oci: &Path, share: &Path) -> Result<()> {
 
 /// `davit-oci` as it ships, alone.
 pub(crate) fn davit_oci(workspace: &Workspace) -> Result<PathBuf> {
-    build_static(workspace, &["oci-runtime"])?;
+    build_static(workspace, &["--package", "oci-runtime"])?;
     Ok(small_dir(workspace).join("davit-oci"))
 }
 
+/// The program of bare system calls that benchmarks compare with, built as `davit-oci` is.
+pub(crate) fn floor(workspace: &Workspace) -> Result<PathBuf> {
+    build_static(workspace, &["--package", "sys", "--example", "floor"])?;
+    Ok(small_dir(workspace).join("examples/floor"))
+}
+
 fn small_dir(workspace: &Workspace) -> PathBuf {
-    workspace.target.join("static").join(TARGET).join("small")
+    let target = target::small(workspace);
+    workspace.target.join("static").join(target).join("small")
 }
 
 fn build_small(workspace: &Workspace) -> Result<()> {
-    let packages: Vec<&str> = SMALL.iter().map(|(package, _)| *package).collect();
+    let packages: Vec<&str> = SMALL
+        .iter()
+        .flat_map(|(package, _)| ["--package", package])
+        .collect();
     build_static(workspace, &packages)
 }
 
-fn build_static(workspace: &Workspace, packages: &[&str]) -> Result<()> {
+fn build_static(workspace: &Workspace, what: &[&str]) -> Result<()> {
     let mut command = workspace.cargo();
     command
         .env("RUSTFLAGS", STATIC)
@@ -118,9 +127,9 @@ fn build_static(workspace: &Workspace, packages: &[&str]) -> Result<()> {
         "--profile",
         "small",
         "--target",
-        TARGET,
+        target::small(workspace),
     ]);
-    run::run(command.args(packages.iter().flat_map(|package| ["--package", package])))
+    run::run(command.args(what))
 }
 
 fn build_daemons(workspace: &Workspace) -> Result<PathBuf> {

@@ -5,6 +5,7 @@
 use anyhow::Result;
 
 use crate::run;
+use crate::target;
 use crate::workspace::{Package, Workspace};
 
 /// Every member of the workspace with the members it may depend on.
@@ -72,7 +73,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
                     "--edges",
                     "normal",
                     "--target",
-                    "x86_64-unknown-linux-gnu",
+                    target::small(workspace),
                     "--prefix",
                     "none",
                     "--format",

@@ -14,6 +14,7 @@ mod image;
 mod leaks;
 mod roots;
 mod run;
+mod target;
 mod test;
 mod tools;
 mod vm;

@@ -7,24 +7,39 @@ use crate::error::{Result, check};
 /// "No limit".
 pub const RLIM_INFINITY: u64 = u64::MAX;
 
+/// The type of `RLIMIT_…`, which the C libraries do not agree on.
+#[cfg(target_env = "musl")]
+type Resource = libc::c_int;
+#[cfg(not(target_env = "musl"))]
+type Resource = libc::c_uint;
+
+#[allow(
+    clippy::cast_sign_loss,
+    clippy::unnecessary_cast,
+    reason = "the kernel counts the limits from 0, and musl signs them"
+)]
+const fn number(resource: Resource) -> u32 {
+    resource as u32
+}
+
 /// The names of the limits with their numbers on this architecture.
 pub const RLIMIT_NAMES: [(&str, u32); 16] = [
-    ("RLIMIT_CPU", libc::RLIMIT_CPU),
-    ("RLIMIT_FSIZE", libc::RLIMIT_FSIZE),
-    ("RLIMIT_DATA", libc::RLIMIT_DATA),
-    ("RLIMIT_STACK", libc::RLIMIT_STACK),
-    ("RLIMIT_CORE", libc::RLIMIT_CORE),
-    ("RLIMIT_RSS", libc::RLIMIT_RSS),
-    ("RLIMIT_NPROC", libc::RLIMIT_NPROC),
-    ("RLIMIT_NOFILE", libc::RLIMIT_NOFILE),
-    ("RLIMIT_MEMLOCK", libc::RLIMIT_MEMLOCK),
-    ("RLIMIT_AS", libc::RLIMIT_AS),
-    ("RLIMIT_LOCKS", libc::RLIMIT_LOCKS),
-    ("RLIMIT_SIGPENDING", libc::RLIMIT_SIGPENDING),
-    ("RLIMIT_MSGQUEUE", libc::RLIMIT_MSGQUEUE),
-    ("RLIMIT_NICE", libc::RLIMIT_NICE),
-    ("RLIMIT_RTPRIO", libc::RLIMIT_RTPRIO),
-    ("RLIMIT_RTTIME", libc::RLIMIT_RTTIME),
+    ("RLIMIT_CPU", number(libc::RLIMIT_CPU)),
+    ("RLIMIT_FSIZE", number(libc::RLIMIT_FSIZE)),
+    ("RLIMIT_DATA", number(libc::RLIMIT_DATA)),
+    ("RLIMIT_STACK", number(libc::RLIMIT_STACK)),
+    ("RLIMIT_CORE", number(libc::RLIMIT_CORE)),
+    ("RLIMIT_RSS", number(libc::RLIMIT_RSS)),
+    ("RLIMIT_NPROC", number(libc::RLIMIT_NPROC)),
+    ("RLIMIT_NOFILE", number(libc::RLIMIT_NOFILE)),
+    ("RLIMIT_MEMLOCK", number(libc::RLIMIT_MEMLOCK)),
+    ("RLIMIT_AS", number(libc::RLIMIT_AS)),
+    ("RLIMIT_LOCKS", number(libc::RLIMIT_LOCKS)),
+    ("RLIMIT_SIGPENDING", number(libc::RLIMIT_SIGPENDING)),
+    ("RLIMIT_MSGQUEUE", number(libc::RLIMIT_MSGQUEUE)),
+    ("RLIMIT_NICE", number(libc::RLIMIT_NICE)),
+    ("RLIMIT_RTPRIO", number(libc::RLIMIT_RTPRIO)),
+    ("RLIMIT_RTTIME", number(libc::RLIMIT_RTTIME)),
 ];
 
 /// A soft and a hard limit.
@@ -62,9 +77,16 @@ pub fn set_rlimit(pid: Pid, resource: u32, limit: Rlimit) -> Result<()> {
         rlim_max: limit.hard,
     };
     // SAFETY: the new limit lives through the call, and no old one is asked for.
-    let ret =
-        unsafe { libc::prlimit64(pid.as_raw(), resource, &raw const raw, std::ptr::null_mut()) };
-    check(libc::c_long::from(ret), || {
+    let ret = unsafe {
+        libc::syscall(
+            libc::SYS_prlimit64,
+            pid.as_raw(),
+            resource,
+            &raw const raw,
+            std::ptr::null_mut::<libc::rlimit64>(),
+        )
+    };
+    check(ret, || {
         let name = rlimit_name(resource);
         format!(
             "prlimit({pid}, {name}, {{rlim_cur={}, rlim_max={}}}, NULL)",
@@ -85,8 +107,16 @@ pub fn get_rlimit(pid: Pid, resource: u32) -> Result<Rlimit> {
         rlim_max: 0,
     };
     // SAFETY: the place for the old limit is writable through the call, and no new one is given.
-    let ret = unsafe { libc::prlimit64(pid.as_raw(), resource, std::ptr::null(), &raw mut raw) };
-    check(libc::c_long::from(ret), || {
+    let ret = unsafe {
+        libc::syscall(
+            libc::SYS_prlimit64,
+            pid.as_raw(),
+            resource,
+            std::ptr::null::<libc::rlimit64>(),
+            &raw mut raw,
+        )
+    };
+    check(ret, || {
         format!("prlimit({pid}, {}, NULL)", rlimit_name(resource))
     })?;
     Ok(Rlimit {

@@ -15,8 +15,8 @@ usage: davit-bench [OPTIONS]
   --runs N         runs of each contender in each setting [30]
   --pause MS       the pause before each run in the paced settings [200]
   --pods N         pods of the cri part [30]
-  --floor PATH     the program of bare system calls; default: `floor` beside the other binaries, else
-                   it is built from sys/examples/floor.rs with cargo
+  --floor PATH     the program of bare system calls; default: `floor` beside the other binaries
+                   (`cargo xtask bench` builds it from sys/examples/floor.rs)
   --json           print one JSON document instead of tables
   -h, --help       this text
 
