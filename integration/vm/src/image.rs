@@ -70,11 +70,7 @@ fn make(suite: Suite, cache: &Path, dir: &Path) -> Result<()> {
     unpack(&packages.join("var/cache/apt/archives"), &root)?;
     configure(&root)?;
     let version = kernel_version(&root)?;
-    fs::rename(
-        root.join(format!("boot/vmlinuz-{version}")),
-        made.join("vmlinuz"),
-    )
-    .context("take the kernel")?;
+    fs::rename(kernel(&root, &version), made.join("vmlinuz")).context("take the kernel")?;
     write_initramfs(&root, &version, &made.join("initramfs"))?;
     run(Command::new("mke2fs")
         .args(["-q", "-t", "ext4", "-m", "0", "-O", "^has_journal", "-d"])
@@ -205,6 +201,15 @@ fn only_needed_units(root: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Where the packages have it: newer ones leave it beside its modules.
+fn kernel(root: &Path, version: &str) -> PathBuf {
+    let beside = root.join(format!("usr/lib/modules/{version}/vmlinuz"));
+    if beside.is_file() {
+        return beside;
+    }
+    root.join(format!("boot/vmlinuz-{version}"))
 }
 
 fn kernel_version(root: &Path) -> Result<String> {

@@ -47,7 +47,8 @@ pub(crate) const LEFT_OUT: &[&str] = &[
     "udev",
     "initramfs-tools",
     "klibc-utils",
-    "linux-base",
+    // Not those of newer kernels, linux-base-VERSION: they have the lists of modules.
+    "linux-base_",
 ];
 
 /// Paths that are not unpacked, as patterns of tar.

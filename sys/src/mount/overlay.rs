@@ -1,4 +1,4 @@
-//! Overlayfs through the new mount API: one `lowerdir+` per layer, so no option string grows past a page.
+//! Overlayfs through the new mount API: one `lowerdir+` per layer, so no option string grows too long.
 //! See <https://docs.kernel.org/filesystems/overlayfs.html>.
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 /// `Some((upper directory, work directory))`.
 ///
 /// `options` are further overlay parameters, each `key` or `key=value`, such as `volatile` or `userxattr`.
-/// Needs `lowerdir+` (Linux 6.5); older kernels get the joined string, which holds about 4000 bytes.
+/// Needs `lowerdir+` (Linux 6.5); older kernels get the joined string, which holds 255 bytes.
 ///
 /// # Errors
 /// What overlayfs says about the directories, in its own words where the kernel logs them.
@@ -20,6 +20,21 @@ pub fn overlay(
     lower: &[&Path],
     upper: Option<(&Path, &Path)>,
     options: &[&str],
+) -> Result<OwnedFd> {
+    match mounted(lower, upper, options, set_lower) {
+        // Before Linux 6.5 overlayfs takes every key, and refuses those that it does not know when it is mounted.
+        Err(refused) if refused.errno == Errno::EINVAL => {
+            mounted(lower, upper, options, set_lower_joined).map_err(|_| refused)
+        }
+        other => other,
+    }
+}
+
+fn mounted(
+    lower: &[&Path],
+    upper: Option<(&Path, &Path)>,
+    options: &[&str],
+    set_lower: fn(&FsContext, &[&Path]) -> Result<()>,
 ) -> Result<OwnedFd> {
     let context = FsContext::open("overlay")?;
     context.set_string("source", "overlay")?;
@@ -43,18 +58,8 @@ pub fn overlay(
 }
 
 fn set_lower(context: &FsContext, lower: &[&Path]) -> Result<()> {
-    for (index, layer) in lower.iter().enumerate() {
-        let layer = utf8(layer)?;
-        match context.set_string("lowerdir+", layer) {
-            // Before Linux 6.5 the key is unknown: nothing was set yet, so the old string still fits.
-            Err(Error {
-                errno: Errno::EINVAL,
-                ..
-            }) if index == 0 && Path::new(layer).is_dir() => {
-                return set_lower_joined(context, lower);
-            }
-            other => other?,
-        }
+    for layer in lower {
+        context.set_string("lowerdir+", utf8(layer)?)?;
     }
     Ok(())
 }

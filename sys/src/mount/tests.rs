@@ -1,4 +1,5 @@
 //! The mount wrappers against the real kernel; a test that needs privileges says so and passes without them.
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -89,6 +90,29 @@ fn an_overlay_of_many_layers_needs_no_long_option_string() {
         other => other.unwrap(),
     };
     nix::sys::stat::fstatat(&mount, "lowest", nix::fcntl::AtFlags::empty()).unwrap();
+    drop(mount);
+    drop(guard);
+}
+
+/// Linux before 6.5 refuses `lowerdir+` only when all is mounted.
+#[test]
+fn an_overlay_of_two_layers_is_mounted_by_every_kernel() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let base = std::env::temp_dir().join(format!("davit-sys-two-{}", std::process::id()));
+    let guard = RemoveDir(base.clone());
+    let layers = ["upper", "lower"].map(|name| base.join(name));
+    for layer in &layers {
+        std::fs::create_dir_all(layer).unwrap();
+        std::fs::write(layer.join("both"), layer.to_str().unwrap()).unwrap();
+    }
+    std::fs::write(layers[1].join("lowest"), "x").unwrap();
+    let mount = overlay(&[&layers[0], &layers[1]], None, &[]).unwrap();
+    nix::sys::stat::fstatat(&mount, "lowest", nix::fcntl::AtFlags::empty()).unwrap();
+    let through = format!("/proc/self/fd/{}/both", mount.as_raw_fd());
+    let text = std::fs::read_to_string(through).unwrap();
+    assert_eq!(text, layers[0].to_str().unwrap());
     drop(mount);
     drop(guard);
 }
