@@ -588,9 +588,7 @@ async fn limits_hold_and_change_and_too_much_memory_is_an_oom_kill() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_there_yet_names_its_field_and_leaves_nothing() {
-    use engine::model::{
-        ContainerConfig, HugepageLimit, NamespaceOptions, ProfileKind, SecurityProfile,
-    };
+    use engine::model::{ContainerConfig, NamespaceOptions, ProfileKind, SecurityProfile};
     let mut bench = Bench::new("runc").await;
     let pod = bench
         .engine()
@@ -599,7 +597,7 @@ async fn what_is_not_there_yet_names_its_field_and_leaves_nothing() {
         .expect("a pod");
     let before = bench.leftovers();
     type Change = Box<dyn Fn(&mut ContainerConfig)>;
-    let table: [(&str, Kind, Change); 10] = [
+    let table: [(&str, Kind, Change); 9] = [
         (
             "there-is-none:1",
             Kind::NotFound,
@@ -622,20 +620,6 @@ async fn what_is_not_there_yet_names_its_field_and_leaves_nothing() {
                 c.security.apparmor = Some(SecurityProfile {
                     kind: ProfileKind::Localhost,
                     localhost_ref: "x".into(),
-                });
-            }),
-        ),
-        (
-            "hugepage_limits",
-            Kind::Unsupported,
-            Box::new(|c| {
-                let limit = HugepageLimit {
-                    page_size: "2MB".into(),
-                    limit: 1 << 21,
-                };
-                c.resources = Some(Resources {
-                    hugepage_limits: vec![limit],
-                    ..Default::default()
                 });
             }),
         ),
