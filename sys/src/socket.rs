@@ -13,6 +13,7 @@ use nix::sys::socket::{
     self, AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag,
     SockType, UnixAddr,
 };
+use nix::sys::time::{TimeVal, TimeValLike};
 
 use crate::error::{Context, Error, Result};
 use crate::fd::FdName;
@@ -77,7 +78,26 @@ pub fn listen(path: &Path, kind: Kind) -> Result<OwnedFd> {
 /// # Errors
 /// `ENOENT` without the file, `ECONNREFUSED` where no process listens any more.
 pub fn connect(path: &Path, kind: Kind) -> Result<OwnedFd> {
+    connect_within(path, kind, None)
+}
+
+/// As [`connect`], where neither connecting nor any later send takes longer than `limit`: a process that does not accept
+/// makes both wait once its queues are full.
+///
+/// # Errors
+/// As [`connect`], and `EAGAIN` when the time is over.
+pub fn connect_within(
+    path: &Path,
+    kind: Kind,
+    limit: Option<std::time::Duration>,
+) -> Result<OwnedFd> {
     let fd = unix_socket(kind, SockFlag::empty())?;
+    if let Some(limit) = limit {
+        let millis = i64::try_from(limit.as_millis()).unwrap_or(i64::MAX);
+        let time = TimeVal::milliseconds(millis.max(1));
+        socket::setsockopt(&fd, socket::sockopt::SendTimeout, &time)
+            .call(|| format!("setsockopt(SO_SNDTIMEO, {limit:?})"))?;
+    }
     let address = Address::of(path)?;
     loop {
         match socket::connect(fd.as_raw_fd(), &address.unix) {

@@ -39,6 +39,15 @@ pub enum CgroupDriver {
     Systemd,
 }
 
+/// What can change while an engine runs.
+#[derive(Debug, Clone)]
+pub struct Reload {
+    /// As [`Config::handlers`].
+    pub handlers: BTreeMap<String, Handler>,
+    /// As [`Config::default_handler`].
+    pub default_handler: String,
+}
+
 /// An OCI runtime with its command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Handler {

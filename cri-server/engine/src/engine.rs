@@ -59,14 +59,23 @@ impl Engine {
     pub async fn close(self) {
         let node = self.node;
         node.closing.send_replace(true);
+        let deadline = tokio::time::Instant::now() + CLOSING;
         for pod in node.pods() {
-            pod.ended().await;
+            // A task that waits for a shim that does not answer is left behind; the next daemon asks again.
+            if tokio::time::timeout_at(deadline, pod.ended())
+                .await
+                .is_err()
+            {
+                tracing::warn!(
+                    pod.id = pod.id,
+                    "closing without waiting for the pod's operation"
+                );
+            }
         }
         let ended = Arc::downgrade(&node);
         node.tidy_cgroup();
         drop(node);
         // Operations of callers that left come to their end first.
-        let deadline = tokio::time::Instant::now() + CLOSING;
         while ended.strong_count() > 0 && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }

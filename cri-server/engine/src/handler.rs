@@ -2,19 +2,28 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::process::Command;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 
 use serde::Deserialize;
+use shim::protocol::Runtime;
 
-use crate::config::Config;
+use crate::command;
+use crate::config::{Config, Handler};
 use crate::error::{Error, Result};
 use crate::model::{HandlerFeatures, HandlerInfo};
 
-/// The handlers of an engine; their names are checked and their roots known.
+/// How long a runtime may take to say what it can do.
+const FEATURES: Duration = Duration::from_secs(5);
+
+/// The handlers of an engine; their names are checked and their roots known. They can be replaced while pods run.
 #[derive(Debug)]
-pub(crate) struct Handlers {
-    by_name: BTreeMap<String, shim::protocol::Runtime>,
+pub(crate) struct Handlers(RwLock<Arc<Table>>);
+
+#[derive(Debug)]
+struct Table {
+    by_name: BTreeMap<String, Runtime>,
     default: String,
     /// What each can do; asked when somebody wants to know.
     features: OnceLock<BTreeMap<String, HandlerFeatures>>,
@@ -22,44 +31,41 @@ pub(crate) struct Handlers {
 
 impl Handlers {
     pub(crate) fn new(config: &Config) -> Result<Self> {
-        let mut by_name = BTreeMap::new();
-        for (name, handler) in &config.handlers {
-            if name.is_empty() || name.contains(['/', '\0']) || name.starts_with('.') {
-                return Err(Error::invalid(
-                    "runtimes",
-                    format!("{name:?} is no name of a handler"),
-                ));
-            }
-            let root = handler
-                .root
-                .clone()
-                .unwrap_or_else(|| config.run_dir.join("oci").join(name));
-            let runtime = shim::protocol::Runtime {
-                path: handler.path.clone(),
-                root: Some(root),
-                args: handler.args.clone(),
-            };
-            by_name.insert(name.clone(), runtime);
+        let table = Table::new(&config.handlers, &config.default_handler, &config.run_dir)?;
+        Ok(Self(RwLock::new(Arc::new(table))))
+    }
+
+    /// Puts others in their place. Pods keep the handler that they were made with by its name; what runs goes on.
+    pub(crate) fn replace(
+        &self,
+        handlers: &BTreeMap<String, Handler>,
+        default: &str,
+        run_dir: &Path,
+    ) -> Result<()> {
+        let table = Table::new(handlers, default, run_dir)?;
+        for root in table.roots() {
+            crate::node::make_dir(root)?;
         }
-        if !by_name.contains_key(&config.default_handler) {
-            return Err(Error::invalid(
-                "default_runtime",
-                format!("{:?} is not among the runtimes", config.default_handler),
-            ));
-        }
-        Ok(Self {
-            by_name,
-            default: config.default_handler.clone(),
-            features: OnceLock::new(),
-        })
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
+        Ok(())
+    }
+
+    fn table(&self) -> Arc<Table> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The runtime that `name` stands for; empty is the default.
-    pub(crate) fn get(&self, name: &str) -> Result<&shim::protocol::Runtime> {
-        let key = if name.is_empty() { &self.default } else { name };
-        self.by_name.get(key).ok_or_else(|| Error::UnknownHandler {
+    pub(crate) fn get(&self, name: &str) -> Result<Runtime> {
+        let table = self.table();
+        let key = if name.is_empty() {
+            &table.default
+        } else {
+            name
+        };
+        let found = table.by_name.get(key).cloned();
+        found.ok_or_else(|| Error::UnknownHandler {
             name: name.to_owned(),
-            known: self
+            known: table
                 .by_name
                 .keys()
                 .map(|known| format!("{known:?}"))
@@ -70,43 +76,91 @@ impl Handlers {
 
     /// What the runtime that `name` stands for can do. Blocks the first time.
     pub(crate) fn features(&self, name: &str) -> HandlerFeatures {
-        let key = if name.is_empty() { &self.default } else { name };
-        self.all_features().get(key).copied().unwrap_or_default()
+        let table = self.table();
+        let key = if name.is_empty() {
+            &table.default
+        } else {
+            name
+        };
+        table.features().get(key).copied().unwrap_or_default()
     }
 
-    fn all_features(&self) -> &BTreeMap<String, HandlerFeatures> {
+    /// All runtimes.
+    pub(crate) fn all(&self) -> Vec<Runtime> {
+        self.table().by_name.values().cloned().collect()
+    }
+
+    /// All runtimes by name, and the name of the default one.
+    pub(crate) fn named(&self) -> (BTreeMap<String, Runtime>, String) {
+        let table = self.table();
+        (table.by_name.clone(), table.default.clone())
+    }
+
+    /// What a front-end tells about them: the default under the empty name first. Blocks the first time.
+    pub(crate) fn info(&self) -> Vec<HandlerInfo> {
+        let table = self.table();
+        let features = table.features();
+        let one = |name: &str, key: &str| HandlerInfo {
+            name: name.to_owned(),
+            features: features.get(key).copied().unwrap_or_default(),
+        };
+        std::iter::once(one("", &table.default))
+            .chain(table.by_name.keys().map(|name| one(name, name)))
+            .collect()
+    }
+
+    /// The default runtime's binary.
+    pub(crate) fn default_binary(&self) -> Option<PathBuf> {
+        let table = self.table();
+        let runtime = table.by_name.get(&table.default);
+        runtime.map(|runtime| runtime.path.clone())
+    }
+
+    /// Where the runtimes keep their state.
+    pub(crate) fn roots(&self) -> Vec<PathBuf> {
+        self.table().roots().cloned().collect()
+    }
+}
+
+impl Table {
+    fn new(handlers: &BTreeMap<String, Handler>, default: &str, run_dir: &Path) -> Result<Self> {
+        let mut by_name = BTreeMap::new();
+        for (name, handler) in handlers {
+            if name.is_empty() || name.contains(['/', '\0']) || name.starts_with('.') {
+                return Err(Error::invalid(
+                    "runtimes",
+                    format!("{name:?} is no name of a handler"),
+                ));
+            }
+            let root = handler.root.clone();
+            let runtime = Runtime {
+                path: handler.path.clone(),
+                root: Some(root.unwrap_or_else(|| run_dir.join("oci").join(name))),
+                args: handler.args.clone(),
+            };
+            by_name.insert(name.clone(), runtime);
+        }
+        if !by_name.contains_key(default) {
+            return Err(Error::invalid(
+                "default_runtime",
+                format!("{default:?} is not among the runtimes"),
+            ));
+        }
+        Ok(Self {
+            by_name,
+            default: default.to_owned(),
+            features: OnceLock::new(),
+        })
+    }
+
+    fn features(&self) -> &BTreeMap<String, HandlerFeatures> {
         self.features.get_or_init(|| {
             let asked = |(name, runtime): (&String, _)| (name.clone(), ask_features(runtime));
             self.by_name.iter().map(asked).collect()
         })
     }
 
-    /// All runtimes.
-    pub(crate) fn all(&self) -> impl Iterator<Item = &shim::protocol::Runtime> {
-        self.by_name.values()
-    }
-
-    /// What a front-end tells about them: the default under the empty name first. Blocks the first time.
-    pub(crate) fn info(&self) -> Vec<HandlerInfo> {
-        let features = self.all_features();
-        let one = |name: &str, key: &str| HandlerInfo {
-            name: name.to_owned(),
-            features: features.get(key).copied().unwrap_or_default(),
-        };
-        std::iter::once(one("", &self.default))
-            .chain(self.by_name.keys().map(|name| one(name, name)))
-            .collect()
-    }
-
-    /// Whether the default runtime's binary is there.
-    pub(crate) fn default_binary(&self) -> Option<&Path> {
-        self.by_name
-            .get(&self.default)
-            .map(|runtime| runtime.path.as_path())
-    }
-
-    /// Where the runtimes keep their state.
-    pub(crate) fn roots(&self) -> impl Iterator<Item = &PathBuf> {
+    fn roots(&self) -> impl Iterator<Item = &PathBuf> {
         self.by_name
             .values()
             .filter_map(|runtime| runtime.root.as_ref())
@@ -116,12 +170,11 @@ impl Handlers {
 /// `<runtime> features`
 /// (<https://github.com/opencontainers/runtime-spec/blob/main/features.md>). A runtime that does not know the
 /// command can do nothing special.
-fn ask_features(runtime: &shim::protocol::Runtime) -> HandlerFeatures {
-    let output = Command::new(&runtime.path)
-        .args(&runtime.args)
-        .arg("features")
-        .stdin(Stdio::null())
-        .output();
+fn ask_features(runtime: &Runtime) -> HandlerFeatures {
+    let mut ask = Command::new(&runtime.path);
+    ask.args(&runtime.args).arg("features");
+    let output = command::output(&mut ask, FEATURES)
+        .inspect_err(|error| tracing::warn!("{} features: {error}", runtime.path.display()));
     let features = output.ok().map(|output| Features::parse(&output.stdout));
     features.unwrap_or_default().summary()
 }

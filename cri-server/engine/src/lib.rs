@@ -8,6 +8,7 @@
 //! **Invariant:** no protobuf, no gRPC. A second front-end needs nothing that is not in [`model`].
 #![forbid(unsafe_code)]
 
+mod command;
 pub mod config;
 mod container;
 mod engine;
@@ -30,7 +31,7 @@ mod spec;
 mod stats;
 mod undo;
 
-pub use config::{CgroupDriver, Config, Handler, ImagesConfig, NetworkConfig};
+pub use config::{CgroupDriver, Config, Handler, ImagesConfig, NetworkConfig, Reload};
 pub use engine::Engine;
 pub use error::{Error, Kind, Result};
 pub use rundir::prepare_run_dir;

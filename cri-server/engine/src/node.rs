@@ -63,7 +63,7 @@ impl Node {
         make_dir(&config.run_dir.join("pods"))?;
         make_dir(&config.state_dir.join("pods"))?;
         for root in handlers.roots() {
-            make_dir(root)?;
+            make_dir(&root)?;
         }
         let hierarchies = Hierarchies::detect().map_err(|error| Error::Cgroup {
             action: "look at the host's control groups".into(),

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | a pod being created, or without a record | undone |
 //! | a pod whose shim answers | READY, with its containers as the shim says |
+//! | a pod whose shim lives and does not answer | READY, with its containers as recorded until it does |
 //! | a pod whose shim died | NotReady; its containers' processes are killed; exited as their exit files say, else 255 `Unknown` |
 //! | a pod that was being stopped | NotReady; stopped to the end |
 //! | a record that does not load | NotReady or UNKNOWN, and removable |
@@ -15,10 +16,11 @@
 
 mod mounted;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use shim::protocol::{State, Status};
 
@@ -34,8 +36,9 @@ use crate::record::{self, Change, ContainerRecord, Phase, PodPhase, PodRecord};
 
 /// Recovers everything. Blocks, and needs a tokio runtime for the pods' tasks.
 pub(crate) fn recover(node: &Arc<Node>) {
+    let deadline = Instant::now() + ANSWER;
     for id in ids_in(&node.pods_dir()) {
-        match pod(node, &id) {
+        match pod(node, &id, deadline) {
             Some(start) => {
                 hold_unknown(node, &id, start.unknown.keys());
                 if let Ok(record) = &start.record {
@@ -79,7 +82,7 @@ fn hold_unknown<'a>(node: &Node, pod: &str, ids: impl Iterator<Item = &'a String
 }
 
 /// What became of the pod `id`; `None` when it was undone.
-fn pod(node: &Arc<Node>, id: &str) -> Option<Start> {
+fn pod(node: &Arc<Node>, id: &str, deadline: Instant) -> Option<Start> {
     let dir = node.pod_dir(id);
     let path = PodRecord::path(&dir);
     let record = match record::read::<PodRecord>(&path) {
@@ -101,28 +104,33 @@ fn pod(node: &Arc<Node>, id: &str) -> Option<Start> {
         }
     };
     let supervisor = Supervisor::new(dir);
-    let state = if record.phase == PodPhase::Ready {
-        ask(&supervisor)
+    let answer = if record.phase == PodPhase::Ready {
+        ask(&supervisor, deadline)
     } else {
-        None
+        Answer::Gone
     };
-    let not_ready = match (&record.phase, &state) {
+    let not_ready = match (&record.phase, &answer) {
         (PodPhase::Stopped, _) => Some("it was stopped"),
-        (_, None) => Some("its shim is gone"),
-        (_, Some(state)) if state.pod_init_alive == Some(false) => {
+        (_, Answer::Gone) => Some("its shim is gone"),
+        (_, Answer::State(state)) if state.pod_init_alive == Some(false) => {
             Some("the init of its process namespace ended")
         }
         _ => None,
     };
-    let (containers, unknown) = containers(node, &record, state.as_ref());
-    if state.is_none() {
+    let (containers, unknown) = containers(node, &record, &answer);
+    if matches!(answer, Answer::Gone) {
         finish_stop(node, &record);
     }
+    let unheard = match answer {
+        Answer::Silent => containers.keys().cloned().collect(),
+        _ => BTreeSet::new(),
+    };
     Some(Start {
         id: id.to_owned(),
         record: Ok(Arc::new(record)),
         not_ready: not_ready.map(str::to_owned),
-        shim_pid: state.and_then(|_| supervisor.pid()),
+        shim_pid: supervisor.pid().filter(|_| not_ready.is_none()),
+        unheard,
         containers,
         unknown,
     })
@@ -150,6 +158,7 @@ fn stopped(
         record,
         not_ready: Some(why.to_owned()),
         shim_pid: None,
+        unheard: BTreeSet::new(),
         containers: BTreeMap::new(),
         unknown,
     }
@@ -176,17 +185,37 @@ fn undo_pod(node: &Arc<Node>, id: &str, record: Option<PodRecord>) -> Option<Sta
     }
 }
 
-/// What the shim says, if it answers.
-fn ask(supervisor: &Supervisor) -> Option<Status> {
-    match supervisor.connect().and_then(|mut client| client.status()) {
-        Ok(status) => Some(status),
-        Err(error) if error.is_gone() => None,
+/// How long shims may take to answer, all together; and each of them when that is over. One that takes longer is waited
+/// for by its pod's own listener.
+const ANSWER: Duration = Duration::from_secs(10);
+const SHORT_ANSWER: Duration = Duration::from_millis(100);
+
+/// What became of a shim.
+enum Answer {
+    /// It says what runs.
+    State(Status),
+    /// Its process lives, and it says nothing: stopped, or waiting for a disk.
+    Silent,
+    /// Its process is no more.
+    Gone,
+}
+
+fn ask(supervisor: &Supervisor, deadline: Instant) -> Answer {
+    let limit = deadline
+        .saturating_duration_since(Instant::now())
+        .max(SHORT_ANSWER);
+    match supervisor
+        .connect_within(limit)
+        .and_then(|mut client| client.status())
+    {
+        Ok(status) => Answer::State(status),
+        Err(_) if supervisor.is_dead() => Answer::Gone,
         Err(error) => {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
-                "a shim lives and does not answer"
+                "a shim lives and does not answer; its pod is taken as recorded until it does"
             );
-            None
+            Answer::Silent
         }
     }
 }
@@ -194,17 +223,24 @@ fn ask(supervisor: &Supervisor) -> Option<Status> {
 type Found = (BTreeMap<String, Container>, BTreeMap<String, String>);
 
 /// The containers of a pod, and those whose records do not load.
-fn containers(node: &Arc<Node>, pod: &PodRecord, state: Option<&Status>) -> Found {
+fn containers(node: &Arc<Node>, pod: &PodRecord, answer: &Answer) -> Found {
     let (mut found, mut unknown) = (BTreeMap::new(), BTreeMap::new());
     let dir = node.pod_dir(&pod.id);
     for id in ids_in(&dir) {
         let path = ContainerRecord::path(&dir.join(&id));
         match record::read::<ContainerRecord>(&path) {
+            // Nobody can tell what of it is there; removing it asks again.
+            Ok(record) if record.phase == Phase::Creating && matches!(answer, Answer::Silent) => {
+                unknown.insert(
+                    id,
+                    "it was left half made, and its shim does not answer".into(),
+                );
+            }
             Ok(record) if record.phase == Phase::Creating => {
                 undo_container(node, pod, &id, &record.cgroup, &mut unknown);
             }
             Ok(record) => {
-                found.insert(id, container(node, record, state));
+                found.insert(id, container(node, record, answer));
             }
             Err(_) if !path.exists() => undo_container(node, pod, &id, "", &mut unknown),
             Err(error) => {
@@ -237,9 +273,9 @@ fn undo_container(
 }
 
 /// A container with a record: brought up to date, its layers held again.
-fn container(node: &Node, mut record: ContainerRecord, state: Option<&Status>) -> Container {
+fn container(node: &Node, mut record: ContainerRecord, answer: &Answer) -> Container {
     let before = record.phase.clone();
-    for change in missed(node, &record, state) {
+    for change in missed(node, &record, answer) {
         if let Some(phase) = record.phase.after(&change) {
             record.phase = phase;
         }
@@ -268,12 +304,14 @@ fn container(node: &Node, mut record: ContainerRecord, state: Option<&Status>) -
 }
 
 /// What happened to a container while no daemon looked.
-fn missed(node: &Node, record: &ContainerRecord, state: Option<&Status>) -> Vec<Change> {
+fn missed(node: &Node, record: &ContainerRecord, answer: &Answer) -> Vec<Change> {
     if matches!(record.phase, Phase::Exited(_)) {
         return Vec::new();
     }
-    let Some(state) = state else {
-        return vec![last_words(node, record)];
+    let state = match answer {
+        Answer::State(state) => state,
+        Answer::Silent => return Vec::new(),
+        Answer::Gone => return vec![last_words(node, record)],
     };
     let Some(seen) = state.containers.iter().find(|one| one.id == record.id) else {
         // The shim lives and does not know it: its exit file is the last chance.

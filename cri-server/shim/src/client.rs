@@ -127,11 +127,18 @@ impl Client {
     /// # Errors
     /// As [`Client::connect`], and [`Error::NoReply`].
     pub fn connect_within(path: &Path, timeout: Duration) -> Result<Self, Error> {
-        let fd =
-            socket::connect(path, socket::Kind::SeqPacket).map_err(|source| Error::Connect {
+        let connected = socket::connect_within(path, socket::Kind::SeqPacket, Some(timeout));
+        let fd = connected.map_err(|source| match source.errno {
+            Errno::EAGAIN => Error::NoReply {
+                path: path.to_owned(),
+                op: "connect",
+                timeout,
+            },
+            _ => Error::Connect {
                 path: path.to_owned(),
                 source,
-            })?;
+            },
+        })?;
         let hello = Hello {
             version: 0,
             pid: 0,

@@ -259,7 +259,7 @@ fn start_runtime(
     bundle: &Path,
     undo: &mut Undo,
 ) -> Result<u32> {
-    let mut runtime = node.handlers.get(&pod.handler)?.clone();
+    let mut runtime = node.handlers.get(&pod.handler)?;
     if placement::is_scope(&record.cgroup) {
         runtime.args.push("--systemd-cgroup".into());
     }

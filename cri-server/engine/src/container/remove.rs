@@ -1,10 +1,12 @@
 //! Taking a container away. Every step is idempotent and runs whatever the others answer. Blocks.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::time::Duration;
 
 use shim::protocol::Runtime;
 
+use crate::command;
 use crate::error::{Error, Kind, Result};
 use crate::images;
 use crate::node::{Node, remove_dir};
@@ -54,7 +56,7 @@ pub(crate) fn delete(node: &Node, pod: &str, id: &str, handler: &str, cgroup: &s
             // A handler may have left the configuration; its containers must still go.
             node.handlers
                 .get(handler)
-                .map_or(Ok(()), |runtime| run_delete(runtime, id))
+                .map_or(Ok(()), |runtime| run_delete(&runtime, id))
         }
         Err(error) if error.kind() == Kind::NotFound => Ok(()),
         other => other,
@@ -75,7 +77,7 @@ fn delete_anywhere(node: &Node, pod: &str, id: &str) -> Result<()> {
             let mut result = Ok(());
             for runtime in node.handlers.all() {
                 // Each one is asked, whatever the others answer.
-                let deleted = run_delete(runtime, id);
+                let deleted = run_delete(&runtime, id);
                 result = result.and(deleted);
             }
             result
@@ -84,6 +86,9 @@ fn delete_anywhere(node: &Node, pod: &str, id: &str) -> Result<()> {
         other => other,
     }
 }
+
+/// How long a runtime may take to delete a container when no shim does it; as long as a shim gives it.
+const DELETE: Duration = Duration::from_secs(100);
 
 /// `<runtime> delete --force ID`, where the runtime knows the container.
 fn run_delete(runtime: &Runtime, id: &str) -> Result<()> {
@@ -98,14 +103,13 @@ fn run_delete(runtime: &Runtime, id: &str) -> Result<()> {
         path: runtime.path.clone(),
         source,
     };
-    let output = Command::new(&runtime.path)
+    let mut delete = Command::new(&runtime.path);
+    delete
         .arg("--root")
         .arg(root)
         .args(&runtime.args)
-        .args(["delete", "--force", id])
-        .stdin(Stdio::null())
-        .output()
-        .map_err(failed)?;
+        .args(["delete", "--force", id]);
+    let output = command::output(&mut delete, DELETE).map_err(failed)?;
     if output.status.success() {
         return Ok(());
     }

@@ -1,7 +1,11 @@
 //! What the engine says about the node.
 
+use std::sync::Arc;
+
 use super::Engine;
+use crate::config::Reload;
 use crate::error::Result;
+use crate::images::blocking;
 use crate::model::{Condition, HandlerInfo};
 
 impl Engine {
@@ -13,7 +17,7 @@ impl Engine {
 
     fn runtime_condition(&self) -> Condition {
         let binaries = [
-            Some(self.node.config.shim.as_path()),
+            Some(self.node.config.shim.clone()),
             self.node.handlers.default_binary(),
         ];
         let missing = binaries.into_iter().flatten().find(|path| !path.is_file());
@@ -39,6 +43,24 @@ impl Engine {
         self.node.config.cgroup_driver
     }
 
+    /// Puts other runtime handlers in the place of the present ones. Containers that run go on with the runtime that made
+    /// them; hosts directories need no reload, they are read at each pull.
+    ///
+    /// # Errors
+    /// A handler's name, or a default that is none of them; then nothing has changed.
+    pub async fn reload(&self, to: Reload) -> Result<()> {
+        let node = Arc::clone(&self.node);
+        blocking(move || {
+            let run_dir = &node.config.run_dir;
+            node.handlers
+                .replace(&to.handlers, &to.default_handler, run_dir)?;
+            // The first who asks what they can do need not wait for them.
+            tokio::task::spawn_blocking(move || drop(node.handlers.info()));
+            Ok(())
+        })
+        .await
+    }
+
     /// The runtime handlers; the first is the default under the empty name.
     #[must_use]
     pub fn handlers(&self) -> Vec<HandlerInfo> {
@@ -49,12 +71,13 @@ impl Engine {
     #[must_use]
     pub fn info(&self) -> serde_json::Value {
         let config = &self.node.config;
+        let (runtimes, default) = self.node.handlers.named();
         serde_json::json!({
             "stateDir": config.run_dir,
             "rootDir": config.state_dir,
             "shim": config.shim,
-            "defaultRuntime": config.default_handler,
-            "runtimes": config.handlers.iter().map(|(name, one)| (name.clone(), serde_json::json!({
+            "defaultRuntime": default,
+            "runtimes": runtimes.iter().map(|(name, one)| (name.clone(), serde_json::json!({
                 "path": one.path, "root": one.root, "args": one.args,
             }))).collect::<serde_json::Map<_, _>>(),
             "cniConfDir": config.network.conf_dir,

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::Reply;
 use super::task::{Task, is_exited};
 use crate::container::signal_number;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::images::blocking;
 use crate::record::Phase;
 
@@ -135,6 +135,7 @@ impl Task {
                 })
                 .cloned()
         };
+        let mut silent = false;
         for id in ids {
             if self
                 .containers
@@ -142,8 +143,13 @@ impl Task {
                 .is_some_and(|one| !is_exited(&one.record))
                 && let Err(error) = self.signal(id, SIGKILL, true).await
             {
+                silent |= error.kind() == Kind::DeadlineExceeded;
                 tracing::warn!(container.id = id, "{}", error.report());
             }
+        }
+        if silent {
+            // The caller wants an end; without its shim the containers are killed by their cgroups.
+            self.kill_shim().await?;
         }
         let deadline = Instant::now() + AFTER_KILL;
         while let Some(id) = alive(self) {
@@ -160,6 +166,16 @@ impl Task {
             }
         }
         Ok(())
+    }
+
+    /// Kills a shim that does not answer. That it is gone is heard as of any other.
+    async fn kill_shim(&self) -> Result<()> {
+        tracing::error!(
+            pod.id = self.pod.id,
+            "the shim does not answer; it is killed"
+        );
+        let supervisor = self.supervisor.clone();
+        blocking(move || supervisor.kill()).await
     }
 
     /// Sends a signal to a container's first process, or to all of its processes.

@@ -105,7 +105,12 @@ impl Supervisor {
 
     /// Connects.
     pub(crate) fn connect(&self) -> Result<Client, ShimError> {
-        Client::connect_within(&self.socket(), ANSWER)
+        self.connect_within(ANSWER)
+    }
+
+    /// Connects to one that may take so long for its answers.
+    pub(crate) fn connect_within(&self, limit: Duration) -> Result<Client, ShimError> {
+        Client::connect_within(&self.socket(), limit)
     }
 
     /// Connects and asks one thing that takes as long as an OCI runtime does.
@@ -133,12 +138,22 @@ impl Supervisor {
         (after.split_whitespace().nth(19)? == start).then_some(pid)
     }
 
+    /// Whether its process is no more. One that does not answer, or cannot be reached now, is not dead by that: it may
+    /// be stopped, or wait for a disk.
+    pub(crate) fn is_dead(&self) -> bool {
+        !matches!(
+            shim::files::probe(&self.pod_dir),
+            Ok(shim::files::Liveness::Alive { .. }) | Err(_)
+        )
+    }
+
     /// Ends it with all that runs in the pod, and unpins the namespaces. One that is gone is fine; one that
     /// does not answer is killed.
     pub(crate) fn end(&self) -> Result<()> {
         match self.shut_down() {
             Ok(()) => {}
-            Err(error) if error.is_gone() => {}
+            // It may have closed its socket and live on.
+            Err(error) if error.is_gone() => self.kill()?,
             Err(error) => {
                 let socket = self.socket();
                 tracing::warn!(socket = %socket.display(), "{}; it is killed", failed("end the shim".into(), error).report());
@@ -162,7 +177,7 @@ impl Supervisor {
     }
 
     /// Kills it if it lives.
-    fn kill(&self) -> Result<()> {
+    pub(crate) fn kill(&self) -> Result<()> {
         let Some(pid) = self.pid().and_then(|pid| i32::try_from(pid).ok()) else {
             return Ok(());
         };

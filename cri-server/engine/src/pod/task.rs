@@ -3,7 +3,7 @@
 //! Stopping a container takes as long as its grace and blocks nothing: the task notes the deadline and who
 //! waits, and goes on. Everything that blocks runs on the blocking pool.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -37,6 +37,8 @@ pub(crate) struct Task {
     /// Whether everything but records and containers' files is gone.
     pub(super) torn_down: bool,
     pub(super) shim_pid: Option<u32>,
+    /// Containers that the shim has not been heard about since this daemon started.
+    pub(super) unheard: BTreeSet<String>,
     pub(super) containers: BTreeMap<String, Container>,
     /// Containers whose records do not load, and why.
     pub(super) unknown: BTreeMap<String, String>,
@@ -60,6 +62,8 @@ pub(crate) struct Start {
     pub(crate) record: Result<Arc<PodRecord>, String>,
     pub(crate) not_ready: Option<String>,
     pub(crate) shim_pid: Option<u32>,
+    /// The shim lives and has not answered: what it says at last decides about these containers.
+    pub(crate) unheard: BTreeSet<String>,
     pub(crate) containers: BTreeMap<String, Container>,
     pub(crate) unknown: BTreeMap<String, String>,
 }
@@ -72,6 +76,7 @@ impl Start {
             record: Ok(Arc::new(record)),
             not_ready,
             shim_pid,
+            unheard: BTreeSet::new(),
             containers: BTreeMap::new(),
             unknown: BTreeMap::new(),
         }
@@ -113,6 +118,7 @@ impl Task {
             not_ready: start.not_ready,
             torn_down: false,
             shim_pid: start.shim_pid,
+            unheard: start.unheard,
             containers: start.containers,
             unknown: start.unknown,
             commands,
@@ -211,6 +217,7 @@ impl Task {
         if state.pod_init_alive == Some(false) {
             self.lose_readiness("the init of its process namespace ended");
         }
+        self.end_forgotten(&state).await;
         for one in state.containers {
             if one.state == State::Running && one.started_at_ns > 0 {
                 self.change(
@@ -222,6 +229,20 @@ impl Task {
             }
             if let Some(exit) = &one.exit {
                 self.end(&one.id, &status::ended(exit)).await;
+            }
+        }
+    }
+
+    /// A shim that was silent when this daemon started answers, and does not know a container of then any more.
+    async fn end_forgotten(&mut self, state: &Status) {
+        let known: BTreeSet<&str> = state.containers.iter().map(|one| &*one.id).collect();
+        for id in std::mem::take(&mut self.unheard) {
+            if !known.contains(&*id)
+                && let Some(one) = self.containers.get(&id)
+                && !is_exited(&one.record)
+            {
+                let record = Arc::clone(&one.record);
+                self.end_without_shim(&record).await;
             }
         }
     }
@@ -247,11 +268,15 @@ impl Task {
             .filter(|one| !is_exited(one))
             .collect();
         for container in alive {
-            let (node, record) = (Arc::clone(&self.node), Arc::clone(&container));
-            let change = blocking(move || Ok(last_words(&node, &record))).await;
-            let change = change.unwrap_or_else(|error| status::lost(ids::now(), &error.report()));
-            self.end(&container.id, &change).await;
+            self.end_without_shim(&container).await;
         }
+    }
+
+    async fn end_without_shim(&mut self, container: &Arc<ContainerRecord>) {
+        let (node, record) = (Arc::clone(&self.node), Arc::clone(container));
+        let change = blocking(move || Ok(last_words(&node, &record))).await;
+        let change = change.unwrap_or_else(|error| status::lost(ids::now(), &error.report()));
+        self.end(&container.id, &change).await;
     }
 
     fn lose_readiness(&mut self, why: &str) {

@@ -16,7 +16,9 @@ use super::Pod;
 use super::supervisor::Supervisor;
 use crate::images::blocking;
 
-/// How long to wait before trying again with a shim that is there and does not answer.
+/// How long to wait before trying again with a shim that is there and does not answer: at first, and at most. One that
+/// is just dying refuses connections a moment before its process is gone.
+const SHORT_PAUSE: Duration = Duration::from_millis(10);
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// What a pod's task hears.
@@ -35,8 +37,9 @@ pub(crate) async fn watch(
     supervisor: Supervisor,
     signals: mpsc::UnboundedSender<Signal>,
 ) {
+    let mut pause = SHORT_PAUSE;
     loop {
-        let supervisor = supervisor.clone();
+        let (supervisor, dead) = (supervisor.clone(), supervisor.clone());
         match blocking(move || Ok(subscribe(&supervisor))).await {
             Ok(Ok((stream, status))) => {
                 pod.execs.keep_only(
@@ -49,12 +52,13 @@ pub(crate) async fn watch(
                 if signals.send(Signal::State(status)).is_err() {
                     return;
                 }
+                pause = SHORT_PAUSE;
                 pod.execs.set_listening(true);
                 let ended = listen(&pod, stream, &signals).await;
                 pod.execs.set_listening(false);
                 tracing::debug!(pod.id = pod.id, ?ended, "the connection to the shim ended");
             }
-            Ok(Err(ShimError::Connect { .. })) => {
+            Ok(Err(ShimError::Connect { .. })) if is_dead(&pod.id, &dead).await => {
                 pod.execs.clear();
                 // Nobody listens any more: the pod was removed.
                 signals.send(Signal::Gone).ok();
@@ -66,7 +70,9 @@ pub(crate) async fn watch(
                     error = &error as &dyn std::error::Error,
                     "the shim does not answer"
                 );
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(pause).await;
+                pause = PAUSE.min(pause * 2);
+                continue;
             }
             // The runtime shuts down.
             Err(_) => return,
@@ -75,6 +81,16 @@ pub(crate) async fn watch(
             return;
         }
     }
+}
+
+/// Whether the shim's process is gone, too.
+async fn is_dead(pod: &str, supervisor: &Supervisor) -> bool {
+    let supervisor = supervisor.clone();
+    let dead = blocking(move || Ok(supervisor.is_dead())).await;
+    dead.unwrap_or_else(|error| {
+        tracing::debug!(pod.id = pod, "{}", error.report());
+        false
+    })
 }
 
 /// Subscribes first and asks second, so that nothing falls in between.
