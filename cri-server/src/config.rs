@@ -4,15 +4,17 @@
 
 mod binaries;
 mod file;
+pub mod reference;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf, absolute};
 
 use engine::{Handler, NetworkConfig};
 
-use crate::flags::Flags;
+use crate::flags::{Flags, LogLevel};
 use binaries::Finder;
 use file::File;
 
@@ -27,6 +29,10 @@ pub struct Settings {
     pub socket: PathBuf,
     /// What the engine works with.
     pub engine: engine::Config,
+    /// How much to log.
+    pub log_level: LogLevel,
+    /// Where `/metrics` is served; `None` for nowhere.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// One mistake in the configuration.
@@ -143,7 +149,15 @@ impl Builder<'_> {
             run_dir,
             state_dir,
         };
-        Settings { socket, engine }
+        Settings {
+            socket,
+            engine,
+            log_level: flags
+                .log_level
+                .or(self.file.log_level)
+                .unwrap_or(LogLevel::Info),
+            metrics: self.file.metrics,
+        }
     }
 
     /// The configured handlers and our own, which a table of the same name replaces.

@@ -7,20 +7,23 @@
 //! ```
 
 mod notify;
+mod reload;
 pub mod socket;
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use engine::Engine;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tracing::{info, warn};
 
 use crate::config::Settings;
+use crate::flags::Flags;
 use crate::node::Node;
-use crate::server;
+use crate::{metrics, server};
 
 /// How long open requests may go on after the signal. What they started is not lost: the next start finds it, or
 /// undoes what is half done.
@@ -41,6 +44,14 @@ pub enum Error {
     /// The handlers of SIGTERM and SIGINT cannot be set.
     #[error("wait for signals")]
     Signals(#[source] io::Error),
+    /// The address for metrics cannot be used.
+    #[error("serve metrics at {address}")]
+    Metrics {
+        /// The configured address.
+        address: SocketAddr,
+        /// What the kernel says.
+        source: io::Error,
+    },
     /// The server ended by itself.
     #[error("serve CRI")]
     Serve(#[source] tonic::transport::Error),
@@ -53,8 +64,9 @@ pub enum Error {
 ///
 /// # Errors
 /// It cannot start, or the server fails.
-pub async fn run(settings: Settings) -> Result<(), Error> {
+pub async fn run(settings: Settings, flags: &Flags) -> Result<(), Error> {
     let mut signals = Signals::new().map_err(Error::Signals)?;
+    let hangup = signal(SignalKind::hangup()).map_err(Error::Signals)?;
     let run_dir = &settings.engine.run_dir;
     let mounted = engine::prepare_run_dir(run_dir).map_err(Error::RunDir)?;
     let (listener, bound) = socket::bind(&settings.socket)
@@ -63,6 +75,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     info!(socket = %settings.socket.display(), run_dir = %run_dir.display(), mounted_tmpfs = mounted, "listening");
 
     let node = Node::default();
+    let metrics = metrics(settings.metrics, &node).await?;
     let (stop, stopped) = oneshot::channel();
     let mut server = tokio::spawn(server::serve(listener, node.clone(), async {
         // An error means that the sender is gone, which says the same.
@@ -70,9 +83,11 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     }));
     let outcome = tokio::select! {
         ended = &mut server => return ended.map_err(Error::Task)?.map_err(Error::Serve),
-        failed = open_and_stay(settings.engine, &node) => Err(failed),
+        failed = open_and_stay(settings.engine.clone(), &node) => Err(failed),
+        () = reload::on_hangup(hangup, flags, &node, settings.clone()) => Ok(()),
         () = signals.next() => Ok(()),
     };
+    drop(metrics);
     notify::tell("STOPPING=1");
     drop(stop);
     node.stop_streams();
@@ -81,6 +96,19 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     drop(bound);
     info!("stopped; pods go on");
     outcome
+}
+
+/// Serves `/metrics` where somebody wants it, until the answer is dropped.
+async fn metrics(address: Option<SocketAddr>, node: &Node) -> Result<Option<JoinSet<()>>, Error> {
+    let Some(address) = address else {
+        return Ok(None);
+    };
+    let failed = |source| Error::Metrics { address, source };
+    let listener = metrics::listen(address).await.map_err(failed)?;
+    info!(%address, "serving /metrics");
+    let mut task = JoinSet::new();
+    task.spawn(metrics::serve(listener, node.clone()));
+    Ok(Some(task))
 }
 
 /// Opens the engine and lets requests in. Returns only when that fails.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 
 /// The container runtime daemon of a node: serves the Kubernetes Container Runtime Interface (CRI) on a unix socket.
 ///
@@ -11,6 +11,10 @@ use clap::{Parser, ValueEnum};
 #[derive(Debug, Clone, Parser)]
 #[command(name = "davit-cri", version, args_override_self = true, max_term_width = 110, after_help = AFTER_HELP)]
 pub struct Flags {
+    /// What to do instead of running the daemon.
+    #[command(subcommand)]
+    pub action: Option<Action>,
+
     /// What is gone after a reboot: socket, records, pinned namespaces. A tmpfs is mounted here if there is none
     /// [default: /run/davit]
     #[arg(long, value_name = "DIR")]
@@ -66,13 +70,33 @@ pub struct Flags {
     #[arg(long, value_name = "PATH")]
     pub cgroup_root: Option<String>,
 
-    /// How much to log
-    #[arg(long, value_enum, value_name = "LEVEL", default_value = "info")]
-    pub log_level: LogLevel,
+    /// How much to log [default: info]
+    #[arg(long, value_enum, value_name = "LEVEL")]
+    pub log_level: Option<LogLevel>,
 
     /// How to log, to standard error
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
+}
+
+/// What to do instead of running the daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum Action {
+    /// The configuration file
+    #[command(subcommand)]
+    Config(ConfigAction),
+}
+
+/// What to do with the configuration file.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum ConfigAction {
+    /// Prints a file to start from: every key with its default, in comments
+    Default,
+    /// Finds every mistake of a file, without starting anything
+    Check {
+        /// The file [default: the one of --config, or /etc/davit/config.toml]
+        file: Option<PathBuf>,
+    },
 }
 
 /// How much to log.
@@ -104,6 +128,7 @@ Configuration file (TOML; an unknown key is an error):
   default_runtime = \"davit-oci\"       # the handler for pods that name none
   cgroup_root = \"/davit\"              # as --cgroup-root
   cgroup_driver = \"cgroupfs\"          # or \"systemd\": the same as the kubelet's
+  log_level = \"info\"                  # as --log-level
 
   [runtimes.runc]                     # a handler that pods select by its name
   path = \"/usr/sbin/runc\"
@@ -119,7 +144,11 @@ Configuration file (TOML; an unknown key is an error):
   pinned = [\"registry.k8s.io/pause:3.10\"]   # a kubelet does not collect these
   pull_progress_timeout_s = 300       # how long a download may stand still
 
-A flag wins over the file. SIGTERM and SIGINT stop the daemon and leave the pods running.
+  [metrics]                           # for Prometheus; without it nowhere
+  address = \"127.0.0.1:9325\"
+
+A flag wins over the file. SIGHUP reads the file again: handlers and log level change. SIGTERM and SIGINT stop the daemon
+and leave the pods running.
 Exit codes: 0 stopped by a signal, 1 could not start or serve, 64 wrong flags or configuration.
 
   crictl --runtime-endpoint unix:///run/davit/davit-cri.sock info";

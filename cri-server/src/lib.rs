@@ -19,6 +19,7 @@ pub mod logging;
 mod convert;
 mod davit;
 mod image;
+mod metrics;
 mod node;
 mod runtime;
 mod server;

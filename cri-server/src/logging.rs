@@ -3,9 +3,11 @@
 //! reported either, which `eprintln!` would answer with a panic.
 
 use std::io::{self, IsTerminal};
+use std::sync::OnceLock;
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::prelude::*;
+use tracing_subscriber::{Registry, reload};
 
 use crate::flags::{LogFormat, LogLevel};
 
@@ -17,7 +19,10 @@ pub fn init(
     level: LogLevel,
     format: LogFormat,
 ) -> Result<(), tracing_subscriber::util::TryInitError> {
-    let registry = tracing_subscriber::registry().with(filter(level));
+    let (filter, handle) = tracing_subscriber::reload::Layer::new(filter(level));
+    // Set once, as the subscriber is.
+    LEVEL.set(handle).ok();
+    let registry = tracing_subscriber::registry().with(filter);
     match format {
         LogFormat::Json => {
             let lines = tracing_subscriber::fmt::layer()
@@ -44,6 +49,16 @@ pub fn init(
         tracing::error!(place, %backtrace, "panic: {}", panic_text(panic.payload()));
     }));
     Ok(())
+}
+
+/// The level's handle; there from [`init`] on.
+static LEVEL: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
+
+/// Changes how much is logged from now on.
+pub(crate) fn set_level(level: LogLevel) {
+    if let Some(Err(error)) = LEVEL.get().map(|handle| handle.reload(filter(level))) {
+        tracing::warn!(%error, "change the log level");
+    }
 }
 
 /// The text of a panic.

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
-use cri_server::{config::Settings, daemon, flags::Flags, logging};
+use cri_server::config::{Settings, reference};
+use cri_server::flags::{Action, ConfigAction, Flags};
+use cri_server::{daemon, logging};
 
 /// `EX_USAGE` of `sysexits.h`: the flags or the configuration are wrong.
 const USAGE: u8 = 64;
@@ -17,6 +19,9 @@ fn main() -> ExitCode {
         Ok(flags) => flags,
         Err(answer) => return print_clap(&answer),
     };
+    if let Some(Action::Config(action)) = &flags.action {
+        return configuration(action, &flags);
+    }
     let settings = match Settings::load(&flags) {
         Ok(settings) => settings,
         Err(problems) => {
@@ -33,13 +38,35 @@ fn main() -> ExitCode {
     }
 }
 
+/// `davit-cri config …`: to standard output what was asked for, to standard error what is wrong.
+fn configuration(action: &ConfigAction, flags: &Flags) -> ExitCode {
+    let text = match action {
+        ConfigAction::Default => reference::default_file(),
+        ConfigAction::Check { file } => {
+            let mut flags = flags.clone();
+            flags.config = file.clone().or(flags.config);
+            match Settings::load(&flags) {
+                Ok(_) => "the configuration is good\n".to_owned(),
+                Err(problems) => {
+                    complain(&problems.to_string());
+                    return ExitCode::from(USAGE);
+                }
+            }
+        }
+    };
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE, // standard output is closed
+    }
+}
+
 fn run(flags: &Flags, settings: Settings) -> anyhow::Result<()> {
-    logging::init(flags.log_level, flags.log_format)?;
+    logging::init(settings.log_level, flags.log_format)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("start the worker threads")?;
-    let outcome = runtime.block_on(daemon::run(settings));
+    let outcome = runtime.block_on(daemon::run(settings, flags));
     // A blocking call into a shim or a plugin may hang; recovery undoes what it leaves.
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(outcome?)

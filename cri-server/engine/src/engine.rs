@@ -22,6 +22,25 @@ use crate::recovery;
 /// How long closing waits for operations in progress.
 const CLOSING: Duration = Duration::from_secs(10);
 
+/// How much there is, for monitoring.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Pods that can take containers.
+    pub pods_ready: u64,
+    /// Pods that cannot.
+    pub pods_not_ready: u64,
+    /// Containers that wait for their start.
+    pub containers_created: u64,
+    /// Containers that run.
+    pub containers_running: u64,
+    /// Containers that ended.
+    pub containers_exited: u64,
+    /// Containers whose records do not load.
+    pub containers_unknown: u64,
+    /// Shims that ended with their pods still there, since this engine opened.
+    pub shims_lost: u64,
+}
+
 /// The engine of one node. Clones are handles to the same engine.
 #[derive(Clone)]
 pub struct Engine {

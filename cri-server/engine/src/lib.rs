@@ -32,6 +32,6 @@ mod stats;
 mod undo;
 
 pub use config::{CgroupDriver, Config, Handler, ImagesConfig, NetworkConfig, Reload};
-pub use engine::Engine;
+pub use engine::{Counts, Engine};
 pub use error::{Error, Kind, Result};
 pub use rundir::prepare_run_dir;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, TryLockError};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -43,6 +44,8 @@ pub(crate) struct Node {
     /// Container names; requests are compared with their pod's id.
     pub(crate) container_names: Names<(ContainerConfig, String)>,
     pub(crate) events: broadcast::Sender<Event>,
+    /// Shims that ended with their pods still there.
+    pub(crate) shims_lost: AtomicU64,
     pods: RwLock<BTreeMap<String, Arc<Pod>>>,
     /// Container id to pod id.
     containers: RwLock<HashMap<String, String>>,
@@ -80,6 +83,7 @@ impl Node {
             pod_names: Names::new(),
             container_names: Names::new(),
             events: broadcast::channel(EVENTS).0,
+            shims_lost: AtomicU64::new(0),
             pods: RwLock::default(),
             containers: RwLock::default(),
             held: Mutex::default(),

@@ -1,15 +1,17 @@
 //! The configuration file: TOML, walked by hand so that every mistake is found in one go, each with its line.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::ValueEnum;
 use engine::{CgroupDriver, Handler, ImagesConfig};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::Problem;
+use super::{Problem, reference};
+use crate::flags::LogLevel;
 
 /// What the file says.
 #[derive(Debug, Default)]
@@ -22,6 +24,8 @@ pub(super) struct File {
     pub(super) cgroup_root: Option<String>,
     pub(super) cgroup_driver: CgroupDriver,
     pub(super) images: ImagesConfig,
+    pub(super) log_level: Option<LogLevel>,
+    pub(super) metrics: Option<SocketAddr>,
 }
 
 /// The name of the default runtime, and the line it stands on.
@@ -108,6 +112,16 @@ pub(super) fn check_cgroup(path: &str) -> Result<(), String> {
     Err(format!("{path:?} must be absolute and without \"..\""))
 }
 
+fn log_level(text: &str) -> Result<LogLevel, String> {
+    LogLevel::from_str(text, false)
+        .map_err(|_| format!("{text:?} is none of error, warn, info, debug, trace"))
+}
+
+fn socket_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| format!("{text:?} is not an address such as \"127.0.0.1:9325\""))
+}
+
 struct Reader<'a> {
     path: &'a Path,
     text: &'a str,
@@ -135,11 +149,12 @@ impl Reader<'_> {
                 "runtimes" => file.runtimes = self.runtimes(entry),
                 "network" => self.network(entry, &mut file),
                 "images" => file.images = self.images(entry),
-                _ => self.unknown(
-                    "",
-                    entry,
-                    "default_runtime, cgroup_root, cgroup_driver, runtimes, network, images",
-                ),
+                "metrics" => self.metrics(entry, &mut file),
+                "log_level" => {
+                    let text = self.checked("", entry, |text| log_level(text).map(drop));
+                    file.log_level = text.and_then(|text| log_level(&text).ok());
+                }
+                _ => self.unknown("", entry, &reference::known("")),
             }
         }
         file
@@ -184,7 +199,7 @@ impl Reader<'_> {
                 "path" => path = Some(self.absolute_path(prefix, inner)),
                 "root" => root = self.absolute_path(prefix, inner),
                 "args" => args = self.strings(prefix, inner),
-                _ => self.unknown(prefix, inner, "path, root, args"),
+                _ => self.unknown(prefix, inner, &reference::known(reference::RUNTIME)),
             }
         }
         if path.is_none() {
@@ -205,7 +220,24 @@ impl Reader<'_> {
                 "bridge" => file.bridge = self.checked("network.", inner, check_link_name),
                 "subnet" => file.subnet = self.checked("network.", inner, check_subnet),
                 "subnet6" => file.subnet6 = self.checked("network.", inner, check_subnet6),
-                _ => self.unknown("network.", inner, "bridge, subnet, subnet6"),
+                _ => self.unknown("network.", inner, &reference::known("network")),
+            }
+        }
+    }
+
+    fn metrics(&mut self, entry: Key<'_, '_>, file: &mut File) {
+        for inner in self
+            .table("", entry)
+            .into_iter()
+            .flat_map(|table| table.iter())
+        {
+            match inner.0.get_ref().as_ref() {
+                "address" => {
+                    let text =
+                        self.checked("metrics.", inner, |text| socket_address(text).map(drop));
+                    file.metrics = text.and_then(|text| socket_address(&text).ok());
+                }
+                _ => self.unknown("metrics.", inner, &reference::known("metrics")),
             }
         }
     }
@@ -224,7 +256,7 @@ impl Reader<'_> {
                         images.progress_timeout = seconds;
                     }
                 }
-                _ => self.unknown("images.", inner, "pinned, pull_progress_timeout_s"),
+                _ => self.unknown("images.", inner, &reference::known("images")),
             }
         }
         images

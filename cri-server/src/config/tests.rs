@@ -113,7 +113,7 @@ subnet6 = \"10.0.0.0/8\"
         problems(text, &[]),
         [
             "config.toml:1: default_runtime: no runtime is called \"rnuc\"; known are crun, davit-oci, runc",
-            "config.toml:2: stop_timeout: unknown key; known are default_runtime, cgroup_root, cgroup_driver, runtimes, network, images",
+            "config.toml:2: stop_timeout: unknown key; known are default_runtime, cgroup_root, cgroup_driver, log_level, runtimes, network, metrics, images",
             "config.toml:5: runtimes.runc.path: \"runc\" is not an absolute path",
             "config.toml:6: runtimes.runc.arg: unknown key; known are path, root, args",
             "config.toml:8: runtimes.crun.path: is missing",

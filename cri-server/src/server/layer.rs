@@ -17,6 +17,7 @@ use tower::{Layer, Service};
 use tracing::{Instrument, debug, error, info, info_span};
 
 use crate::logging::panic_text;
+use crate::metrics::requests::Open;
 
 /// The layer.
 #[derive(Debug, Clone, Copy)]
@@ -49,19 +50,21 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let op = request.uri().path().rsplit('/').next().unwrap_or_default();
+        let open = Open::new(op);
         let span = info_span!("rpc", op);
         let handler = self.0.call(request);
-        Box::pin(observe(handler).instrument(span))
+        Box::pin(observe(handler, open).instrument(span))
     }
 }
 
-async fn observe<F>(handler: F) -> Result<Response<Body>, Infallible>
+async fn observe<F>(handler: F, open: Open) -> Result<Response<Body>, Infallible>
 where
     F: Future<Output = Result<Response<Body>, Infallible>>,
 {
     let watch = Watch {
         start: Instant::now(),
         answered: false,
+        open,
     };
     let response = match AssertUnwindSafe(handler).catch_unwind().await {
         Ok(answer) => answer?,
@@ -80,6 +83,7 @@ fn panicked(panic: &(dyn Any + Send)) -> Response<Body> {
 struct Watch {
     start: Instant,
     answered: bool,
+    open: Open,
 }
 
 impl Watch {
@@ -88,6 +92,7 @@ impl Watch {
         let ms = self.start.elapsed().as_millis();
         let status = Status::from_header_map(response.headers()).unwrap_or_else(|| Status::ok(""));
         let (code, message) = (status.code(), status.message());
+        self.open.end(code, self.start.elapsed());
         match code {
             Code::Ok => debug!(ms, "answered"),
             Code::Internal | Code::Unknown | Code::DataLoss => {
@@ -103,6 +108,7 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         if !self.answered && !std::thread::panicking() {
+            self.open.end(Code::Cancelled, self.start.elapsed());
             let ms = self.start.elapsed().as_millis();
             info!(
                 ms,
@@ -118,7 +124,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_becomes_an_internal_error() {
-        let answer = observe(async { panic!("at the disco") }).await;
+        let answer = observe(async { panic!("at the disco") }, Open::new("Test")).await;
         let response = answer.expect("infallible");
         let status = Status::from_header_map(response.headers()).expect("a status in the headers");
         assert_eq!(

@@ -1,12 +1,15 @@
 //! What the engine says about the node.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use super::Engine;
+use super::{Counts, Engine};
 use crate::config::Reload;
 use crate::error::Result;
 use crate::images::blocking;
 use crate::model::{Condition, HandlerInfo};
+use crate::pod::Entry;
+use crate::record::Phase;
 
 impl Engine {
     /// The node's conditions: `RuntimeReady` and `NetworkReady`.
@@ -59,6 +62,34 @@ impl Engine {
             Ok(())
         })
         .await
+    }
+
+    /// How much there is. Never waits.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts {
+            shims_lost: self.node.shims_lost.load(Ordering::Relaxed),
+            ..Counts::default()
+        };
+        for pod in self.node.pods() {
+            let view = pod.view();
+            match (&view.record, &view.not_ready) {
+                (Ok(_), None) => counts.pods_ready += 1,
+                _ => counts.pods_not_ready += 1,
+            }
+            for entry in view.containers.values() {
+                let count = match entry {
+                    Entry::Unknown(_) => &mut counts.containers_unknown,
+                    Entry::Known(record) => match record.phase {
+                        Phase::Creating | Phase::Created => &mut counts.containers_created,
+                        Phase::Running { .. } => &mut counts.containers_running,
+                        Phase::Exited(_) => &mut counts.containers_exited,
+                    },
+                };
+                *count += 1;
+            }
+        }
+        counts
     }
 
     /// The runtime handlers; the first is the default under the empty name.

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use shim::protocol::{Event, State, Status};
 use snapshotter::Lease;
@@ -259,6 +260,7 @@ impl Task {
             self.publish();
         } else {
             tracing::error!(pod.id = self.pod.id, "the pod's shim is gone");
+            self.node.shims_lost.fetch_add(1, Ordering::Relaxed);
             self.lose_readiness("its shim is gone");
         }
         let alive: Vec<Arc<ContainerRecord>> = self
