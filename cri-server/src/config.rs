@@ -5,6 +5,7 @@
 mod binaries;
 mod file;
 pub mod reference;
+mod streaming;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,6 +18,7 @@ use engine::{Handler, NetworkConfig};
 use crate::flags::{Flags, LogLevel};
 use binaries::Finder;
 use file::File;
+pub use streaming::StreamingConfig;
 
 /// The handler that stands for our own runtime.
 const OWN_HANDLER: &str = "davit-oci";
@@ -33,6 +35,8 @@ pub struct Settings {
     pub log_level: LogLevel,
     /// Where `/metrics` is served; `None` for nowhere.
     pub metrics: Option<SocketAddr>,
+    /// Where exec, attach and port-forward are served.
+    pub streaming: StreamingConfig,
 }
 
 /// One mistake in the configuration.
@@ -157,6 +161,7 @@ impl Builder<'_> {
                 .or(self.file.log_level)
                 .unwrap_or(LogLevel::Info),
             metrics: self.file.metrics,
+            streaming: self.file.streaming,
         }
     }
 

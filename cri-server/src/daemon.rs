@@ -23,6 +23,7 @@ use tracing::{info, warn};
 use crate::config::Settings;
 use crate::flags::Flags;
 use crate::node::Node;
+use crate::streaming::{self, Streaming};
 use crate::{metrics, server};
 
 /// How long open requests may go on after the signal. What they started is not lost: the next start finds it, or
@@ -38,6 +39,9 @@ pub enum Error {
     /// The socket cannot be used.
     #[error("listen for CRI clients")]
     Socket(#[source] socket::Error),
+    /// The streaming server cannot listen.
+    #[error("serve streams")]
+    Streaming(#[source] streaming::Error),
     /// The engine did not start.
     #[error("start the engine")]
     Engine(#[source] engine::Error),
@@ -76,6 +80,10 @@ pub async fn run(settings: Settings, flags: &Flags) -> Result<(), Error> {
 
     let node = Node::default();
     let metrics = metrics(settings.metrics, &node).await?;
+    let streaming = Streaming::start(&settings.streaming, node.clone())
+        .await
+        .map_err(Error::Streaming)?;
+    node.stream_by(streaming);
     let (stop, stopped) = oneshot::channel();
     let mut server = tokio::spawn(server::serve(listener, node.clone(), async {
         // An error means that the sender is gone, which says the same.

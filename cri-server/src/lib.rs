@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! main -> flags, config -> daemon: run directory, socket, engine, signals
-//!                             └─> server: limits, one request layer ─> runtime | image | davit ─> engine
+//!                             ├─> server: limits, one request layer ─> runtime | image | davit ─> engine
+//!                             └─> streaming: exec, attach, port-forward ─> engine
 //! ```
 //!
 //! **Invariant:** no container logic here, no name or id is invented here, and no secret of a request reaches a log.
@@ -24,3 +25,4 @@ mod node;
 mod runtime;
 mod server;
 mod status;
+mod streaming;

@@ -1,10 +1,12 @@
 //! The engine as the handlers see it: there from the end of recovery to the end of the daemon.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use engine::Engine;
 use tokio::sync::watch;
 use tonic::Status;
+
+use crate::streaming::Streaming;
 
 /// A handle to the node's engine, which may still be on its way, or gone.
 #[derive(Debug, Clone, Default)]
@@ -14,6 +16,7 @@ pub(crate) struct Node(Arc<Inner>);
 struct Inner {
     state: RwLock<State>,
     stopping: watch::Sender<bool>,
+    streaming: OnceLock<Streaming>,
 }
 
 #[derive(Debug, Default)]
@@ -36,6 +39,24 @@ impl Node {
                 "davit-cri is stopping; try again when it is back",
             )),
         }
+    }
+
+    /// The streaming server.
+    pub(crate) fn streaming(&self) -> Result<&Streaming, Status> {
+        let streaming = self.0.streaming.get();
+        streaming.ok_or_else(|| Status::unavailable("davit-cri does not stream yet; try again"))
+    }
+
+    /// The streaming server listens.
+    pub(crate) fn stream_by(&self, streaming: Streaming) {
+        // It is said once.
+        self.0.streaming.set(streaming).ok();
+    }
+
+    /// Waits for the end of the daemon, which is the end of every stream.
+    pub(crate) async fn closing(&self) {
+        let mut stopping = self.stopping();
+        stopping.wait_for(|stopping| *stopping).await.map(drop).ok();
     }
 
     /// Lets requests in.

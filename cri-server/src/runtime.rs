@@ -7,6 +7,7 @@ mod exec;
 mod info;
 mod pods;
 mod stats;
+mod stream;
 pub(crate) mod streams;
 
 use proto::runtime::v1::runtime_service_server::RuntimeService;
@@ -73,6 +74,9 @@ runtime_service! {
         update_container_resources(UpdateContainerResourcesRequest) -> UpdateContainerResourcesResponse = containers::update;
         reopen_container_log(ReopenContainerLogRequest) -> ReopenContainerLogResponse = containers::reopen_log;
         exec_sync(ExecSyncRequest) -> ExecSyncResponse = exec::sync;
+        exec(ExecRequest) -> ExecResponse = stream::exec;
+        attach(AttachRequest) -> AttachResponse = stream::attach;
+        port_forward(PortForwardRequest) -> PortForwardResponse = stream::port_forward;
         update_runtime_config(UpdateRuntimeConfigRequest) -> UpdateRuntimeConfigResponse = info::update_runtime_config;
         status(StatusRequest) -> StatusResponse = info::status;
         runtime_config(RuntimeConfigRequest) -> RuntimeConfigResponse = info::runtime_config;
@@ -87,9 +91,6 @@ runtime_service! {
     unsupported {
         checkpoint_pod(CheckpointPodRequest) -> CheckpointPodResponse = "CheckpointPod";
         restore_pod(RestorePodRequest) -> RestorePodResponse = "RestorePod";
-        exec(ExecRequest) -> ExecResponse = "Exec";
-        attach(AttachRequest) -> AttachResponse = "Attach";
-        port_forward(PortForwardRequest) -> PortForwardResponse = "PortForward";
         checkpoint_container(CheckpointContainerRequest) -> CheckpointContainerResponse = "CheckpointContainer";
     }
     streams {

@@ -18,7 +18,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("cni", &["sys", "netlink"]),
     ("engine", &["sys", "shim", "snapshotter", "cni"]),
     ("proto", &[]),
-    ("cri-server", &["proto", "engine", "sys"]),
+    ("spdy", &[]),
+    ("cri-server", &["proto", "engine", "sys", "spdy"]),
     // The doctor tries links and nftables; `down` removes the built-in network after its last pod.
     ("cli", &["proto", "sys", "netlink", "cni"]),
     ("davit-sample", &["sys"]),

@@ -128,6 +128,16 @@ pub enum Error {
         /// The limit.
         timeout: Duration,
     },
+    /// Nothing listens on a port of a pod.
+    #[error("connect to localhost:{port} in pod {pod}: {text}")]
+    Connect {
+        /// The pod.
+        pod: String,
+        /// The port.
+        port: u16,
+        /// What the kernel says, for each address.
+        text: String,
+    },
     /// The container lives on after SIGKILL.
     #[error(
         "container {id} is still alive {waited:?} after SIGKILL; a process in uninterruptible sleep (state D in ps) does that"
@@ -268,6 +278,7 @@ impl Error {
                 Kind::FailedPrecondition
             }
             Self::PodGone { .. } => Kind::NotFound,
+            Self::Connect { .. } => Kind::Unavailable,
             Self::Closing { .. } => Kind::Unavailable,
             Self::Unsupported { .. } => Kind::Unsupported,
             Self::ExecTimeout { .. } | Self::StillAlive { .. } => Kind::DeadlineExceeded,

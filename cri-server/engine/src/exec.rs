@@ -3,15 +3,18 @@
 //! The pipes are ours and the shim tells when the command ended. What the command started and left behind
 //! may hold the pipes open for ever; it is not waited for.
 
+pub(crate) mod stream;
+
 use std::collections::HashMap;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use shim::protocol::Exec;
+use shim::protocol::Status;
 use tokio::io::Interest;
 use tokio::net::unix::pipe;
 use tokio::sync::{oneshot, watch};
@@ -43,6 +46,8 @@ const AFTER_KILL: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(crate) struct Execs {
     waiting: Mutex<HashMap<String, Waiter>>,
+    /// How often the whole state was asked for.
+    generation: AtomicU64,
     /// Whether somebody listens for their ends.
     listening: watch::Sender<bool>,
 }
@@ -54,6 +59,18 @@ struct Waiter {
 }
 
 impl Execs {
+    /// A new command, which nobody knows yet.
+    fn register_new(&self) -> Result<Registered> {
+        let id = ids::new_id()?;
+        let generation = self.generation.load(Ordering::SeqCst);
+        let ended = self.register(&id);
+        Ok(Registered {
+            id,
+            generation,
+            ended,
+        })
+    }
+
     fn register(&self, id: &str) -> oneshot::Receiver<i32> {
         let (answer, receiver) = oneshot::channel();
         self.lock().insert(
@@ -92,17 +109,47 @@ impl Execs {
         }
     }
 
-    /// The connection was lost for a moment: whoever waits for a command that is not among `running` waits
-    /// in vain, unless the shim has not answered yet that it started.
-    pub(crate) fn keep_only(&self, running: &[&String]) {
+    /// The connection was lost for a moment: what ended meanwhile is in the state, and whoever waits for a command
+    /// that is not there waits in vain, unless the shim has not answered yet that it started.
+    pub(crate) fn reconcile(&self, status: &Status) {
+        self.generation.fetch_add(1, Ordering::SeqCst);
+        for (id, code) in status.containers.iter().flat_map(|one| &one.ended_execs) {
+            self.ended(id, *code);
+        }
+        let running = |id: &String| status.containers.iter().any(|one| one.execs.contains(id));
         self.lock()
-            .retain(|id, waiter| !waiter.started || running.contains(&id));
+            .retain(|id, waiter| !waiter.started || running(id));
     }
 
-    /// The shim has answered that a command runs.
-    fn started(&self, id: &str) {
-        if let Some(waiter) = self.lock().get_mut(id) {
+    /// The shim has answered that a command runs. Where the state was asked for in between, it may have been too early
+    /// to tell of this command and its end too early for the new connection: it is asked for once more.
+    async fn started(&self, running: &Running, generation: u64) {
+        if let Some(waiter) = self.lock().get_mut(&running.exec_id) {
             waiter.started = true;
+        }
+        if self.generation.load(Ordering::SeqCst) == generation {
+            return;
+        }
+        let supervisor = running.supervisor();
+        let asked = blocking(move || {
+            supervisor.ask("ask for the state of the pod", |client| client.status())
+        });
+        // A shim that does not answer is one whose listener gives up for everyone.
+        if let Ok(status) = asked.await {
+            self.reconcile_one(&running.exec_id, &status);
+        }
+    }
+
+    fn reconcile_one(&self, id: &str, status: &Status) {
+        let ended = status.containers.iter().flat_map(|one| &one.ended_execs);
+        if let Some((_, code)) = ended.into_iter().find(|(one, _)| one == id) {
+            self.ended(id, *code);
+        } else if !status
+            .containers
+            .iter()
+            .any(|one| one.execs.iter().any(|one| one == id))
+        {
+            self.drop(id);
         }
     }
 
@@ -114,6 +161,14 @@ impl Execs {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Waiter>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A command that is about to be started.
+struct Registered {
+    id: String,
+    /// When it was made, counted in questions for the whole state.
+    generation: u64,
+    ended: oneshot::Receiver<i32>,
 }
 
 /// Runs `command` in the container and waits for its end; zero `timeout` means no limit.
@@ -140,25 +195,63 @@ pub(crate) async fn exec_sync(
     };
     let deadline = (!timeout.is_zero()).then(|| Instant::now() + timeout);
     pod.execs.listened_to().await;
-    let exec_id = ids::new_id()?;
-    let ended = pod.execs.register(&exec_id);
-    let running = Running {
+    let registered = pod.execs.register_new()?;
+    let running = Arc::new(Running {
         node,
         container,
-        exec_id,
-    };
-    let streams = running.start(command).await;
-    let outcome = match streams {
+        exec_id: registered.id,
+    });
+    let outcome = match start_within(&running, &program, command, timeout, deadline).await {
         Ok(streams) => {
-            pod.execs.started(&running.exec_id);
+            pod.execs.started(&running, registered.generation).await;
             running
-                .wait(&program, ended, timeout, deadline, streams)
+                .wait(&program, registered.ended, timeout, deadline, streams)
                 .await
         }
         Err(error) => Err(error),
     };
     pod.execs.drop(&running.exec_id);
     outcome
+}
+
+/// Starts the command; the time limit covers that too. A start that comes too late is killed when it comes.
+async fn start_within(
+    running: &Arc<Running>,
+    program: &str,
+    command: Vec<String>,
+    timeout: Duration,
+    deadline: Option<Instant>,
+) -> Result<(Stream, Stream)> {
+    let Some(deadline) = deadline else {
+        return running.start(command).await;
+    };
+    let starting = Arc::clone(running);
+    let mut start = tokio::spawn(async move { starting.start(command).await });
+    if let Ok(started) = tokio::time::timeout_at(deadline, &mut start).await {
+        return started.unwrap_or_else(|error| Err(Error::Internal(error.to_string())));
+    }
+    // The runtime that starts it, if it is on its way already; it has no more to lose.
+    running.kill().await.ok();
+    let late = Arc::clone(running);
+    tokio::spawn(async move {
+        if let Ok(Ok(_)) = start.await
+            && let Err(error) = late.kill().await
+        {
+            tracing::warn!(container.id = late.container.id, error = %error.report(), "kill a command that started too late");
+        }
+    });
+    Err(running.timed_out(program, timeout))
+}
+
+/// Nobody will ever tell how the command ended.
+fn lost(program: &str) -> Error {
+    Error::Shim {
+        action: format!("run {program:?} in the container"),
+        kind: Kind::Unavailable,
+        source:
+            "the container's supervisor ended, or its connection did, before the exit code was known"
+                .into(),
+    }
 }
 
 /// One command.
@@ -173,28 +266,12 @@ impl Running {
     async fn start(&self, command: Vec<String>) -> Result<(Stream, Stream)> {
         let (out_read, out_write) = pipe_pair()?;
         let (err_read, err_write) = pipe_pair()?;
-        let bundle = self.node.bundle(&self.container.pod_id, &self.container.id);
-        let supervisor = Supervisor::new(self.node.pod_dir(&self.container.pod_id));
-        let (container_id, exec_id) = (self.container.id.clone(), self.exec_id.clone());
         let stdout = Stream::read(out_read)?;
         let stderr = Stream::read(err_read)?;
-        blocking(move || {
-            let process = bundle.join(format!("exec-{exec_id}.json"));
-            let result = write_process(&bundle, &process, &command).and_then(|()| {
-                let action = format!("run {:?} in the container", command[0]);
-                let request = Exec {
-                    container_id,
-                    exec_id,
-                    process_json_path: process.clone(),
-                    terminal: false,
-                };
-                supervisor.ask(&action, |client| {
-                    client.exec(request, &[out_write.as_fd(), err_write.as_fd()])
-                })
-            });
-            // Removing the container's directory takes what is left here.
-            fs::remove_file(&process).ok();
-            result.map(drop)
+        self.ask(command, false, move |client, request| {
+            client
+                .exec(request, &[out_write.as_fd(), err_write.as_fd()])
+                .map(drop)
         })
         .await?;
         Ok((stdout, stderr))
@@ -209,13 +286,7 @@ impl Running {
         deadline: Option<Instant>,
         (stdout, stderr): (Stream, Stream),
     ) -> Result<ExecOutput> {
-        let lost = || {
-            Error::Shim {
-            action: format!("run {program:?} in the container"),
-            kind: Kind::Unavailable,
-            source: "the container's supervisor ended, or its connection did, before the exit code was known".into(),
-        }
-        };
+        let lost = || lost(program);
         let mut ended = ended;
         let exit_code = match deadline {
             None => ended.await.map_err(|_| lost())?,
@@ -231,11 +302,7 @@ impl Running {
                             "a killed command does not end"
                         );
                     }
-                    return Err(Error::ExecTimeout {
-                        id: self.container.id.clone(),
-                        command: program.to_owned(),
-                        timeout,
-                    });
+                    return Err(self.timed_out(program, timeout));
                 }
             },
         };
@@ -247,9 +314,21 @@ impl Running {
         })
     }
 
+    fn supervisor(&self) -> Supervisor {
+        Supervisor::new(self.node.pod_dir(&self.container.pod_id))
+    }
+
+    fn timed_out(&self, program: &str, timeout: Duration) -> Error {
+        Error::ExecTimeout {
+            id: self.container.id.clone(),
+            command: program.to_owned(),
+            timeout,
+        }
+    }
+
     /// Kills it with everything that it started.
     async fn kill(&self) -> Result<()> {
-        let supervisor = Supervisor::new(self.node.pod_dir(&self.container.pod_id));
+        let supervisor = self.supervisor();
         let (container_id, exec_id) = (self.container.id.clone(), self.exec_id.clone());
         blocking(move || {
             supervisor.ask("kill the command", |client| {
@@ -317,15 +396,15 @@ async fn read_all(pipe: pipe::Receiver, kept: Arc<Mutex<Vec<u8>>>) {
     }
 }
 
-fn pipe_pair() -> Result<(OwnedFd, OwnedFd)> {
+pub(crate) fn pipe_pair() -> Result<(OwnedFd, OwnedFd)> {
     sys::fd::pipe().map_err(|source| Error::Sys {
         action: "make a pipe for the command's output".into(),
         source,
     })
 }
 
-/// The `process` of the container with another command and no terminal.
-fn write_process(bundle: &Path, path: &Path, command: &[String]) -> Result<()> {
+/// The `process` of the container with another command.
+fn write_process(bundle: &Path, path: &Path, command: &[String], terminal: bool) -> Result<()> {
     let config = bundle.join("config.json");
     let broken = |error: serde_json::Error| Error::Record {
         path: config.clone(),
@@ -339,7 +418,13 @@ fn write_process(bundle: &Path, path: &Path, command: &[String]) -> Result<()> {
     let mut config: Value = serde_json::from_slice(&json).map_err(broken)?;
     let process = &mut config["process"];
     process["args"] = json!(command);
-    process["terminal"] = json!(false);
+    process["terminal"] = json!(terminal);
+    if terminal && let Some(env) = process["env"].as_array_mut() {
+        let known = |line: &Value| line.as_str().is_some_and(|line| line.starts_with("TERM="));
+        if !env.iter().any(known) {
+            env.push(json!("TERM=xterm"));
+        }
+    }
     let json = serde_json::to_vec(process).map_err(broken)?;
     fs::write(path, json).map_err(|source| Error::Io {
         action: "write",

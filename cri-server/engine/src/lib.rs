@@ -8,6 +8,7 @@
 //! **Invariant:** no protobuf, no gRPC. A second front-end needs nothing that is not in [`model`].
 #![forbid(unsafe_code)]
 
+mod attach;
 mod command;
 pub mod config;
 mod container;
@@ -15,6 +16,7 @@ mod engine;
 pub mod error;
 pub mod events;
 mod exec;
+mod forward;
 mod handler;
 mod ids;
 mod images;
@@ -29,9 +31,11 @@ mod recovery;
 mod rundir;
 mod spec;
 mod stats;
+mod streams;
 mod undo;
 
 pub use config::{CgroupDriver, Config, Handler, ImagesConfig, NetworkConfig, Reload};
 pub use engine::{Counts, Engine};
 pub use error::{Error, Kind, Result};
 pub use rundir::prepare_run_dir;
+pub use streams::{Input, Output, Streams, WindowSize};

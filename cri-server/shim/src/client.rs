@@ -10,8 +10,8 @@ use serde::de::DeserializeOwned;
 use sys::{Errno, socket};
 
 use crate::protocol::{
-    Create, Created, Empty, ErrorKind, Event, Exec, ExecStarted, Hello, MAX_PACKET, Message, Op,
-    Request, Signalled, Status, VERSION, WireError, encode,
+    Attach, Attached, Create, Created, Empty, ErrorKind, Event, Exec, ExecStarted, Hello,
+    MAX_PACKET, Message, Op, Request, Signalled, Status, VERSION, WireError, encode,
 };
 
 /// How long a reply may take by default: longer than the shim gives an OCI runtime, so that its message arrives.
@@ -228,6 +228,35 @@ impl Client {
         self.call("exec", Op::Exec(exec), stdio)
     }
 
+    /// Runs a program in a container with a terminal, whose master is the answer.
+    ///
+    /// # Errors
+    /// As [`Client::exec`]; an old shim refuses with `invalid`.
+    pub fn exec_with_terminal(&mut self, exec: Exec) -> Result<(ExecStarted, OwnedFd), Error> {
+        let (started, fds) = self.call_for_fds("exec", Op::Exec(exec), &[])?;
+        match fds.into_iter().next() {
+            Some(master) => Ok((started, master)),
+            None => Err(Error::Refused(WireError {
+                kind: ErrorKind::Internal,
+                message: "exec: the shim sent no terminal".into(),
+            })),
+        }
+    }
+
+    /// Attaches to a container; `pipes` are the writing ends for what is asked for: stdout, then stderr. The answer
+    /// is its stdin, or its terminal.
+    ///
+    /// # Errors
+    /// `not_found`; an old shim refuses with `invalid`.
+    pub fn attach(
+        &mut self,
+        attach: Attach,
+        pipes: &[BorrowedFd<'_>],
+    ) -> Result<(Attached, Option<OwnedFd>), Error> {
+        let (attached, fds) = self.call_for_fds("attach", Op::Attach(attach), pipes)?;
+        Ok((attached, fds.into_iter().next()))
+    }
+
     /// Kills an exec with everything that it started.
     ///
     /// # Errors
@@ -303,6 +332,17 @@ impl Client {
         op: Op,
         fds: &[BorrowedFd<'_>],
     ) -> Result<T, Error> {
+        self.call_for_fds(op_name, op, fds)
+            .map(|(answer, _)| answer)
+    }
+
+    /// The same, with the descriptors that the reply carries.
+    fn call_for_fds<T: DeserializeOwned>(
+        &mut self,
+        op_name: &'static str,
+        op: Op,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<(T, Vec<OwnedFd>), Error> {
         self.seq += 1;
         let packet =
             encode(&Request { seq: self.seq, op }).ok_or(Error::TooLarge { op: op_name })?;
@@ -315,7 +355,7 @@ impl Client {
         })?;
         let deadline = Instant::now() + self.timeout;
         loop {
-            let Some(message) = self.receive(op_name, deadline)? else {
+            let Some((message, fds)) = self.receive(op_name, deadline)? else {
                 return Err(Error::NoReply {
                     path: self.path.clone(),
                     op: op_name,
@@ -324,11 +364,12 @@ impl Client {
             };
             match message {
                 Message::Ok { seq, ok } if seq == self.seq => {
-                    return serde_json::from_value(ok).map_err(|source| Error::Decode {
+                    let answer = serde_json::from_value(ok).map_err(|source| Error::Decode {
                         path: self.path.clone(),
                         op: op_name,
                         source,
-                    });
+                    })?;
+                    return Ok((answer, fds));
                 }
                 Message::Err { seq, err } if seq == self.seq => return Err(Error::Refused(err)),
                 // The late reply of a request that timed out here before.
@@ -338,7 +379,11 @@ impl Client {
     }
 
     /// The next message; `None` after the deadline.
-    fn receive(&self, op: &'static str, deadline: Instant) -> Result<Option<Message>, Error> {
+    fn receive(
+        &self,
+        op: &'static str,
+        deadline: Instant,
+    ) -> Result<Option<(Message, Vec<OwnedFd>)>, Error> {
         let left = deadline.saturating_duration_since(Instant::now());
         let millis = i32::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX);
         let ready = sys::fd::wait_readable(&[self.fd.as_fd()], millis)
@@ -359,7 +404,7 @@ impl Client {
             });
         }
         serde_json::from_slice(&buffer[..got.len])
-            .map(Some)
+            .map(|message| Some((message, got.fds)))
             .map_err(|source| Error::Decode {
                 path: self.path.clone(),
                 op,
@@ -405,8 +450,8 @@ impl EventStream {
         loop {
             match self.client.receive("subscribe", deadline)? {
                 None => return Ok(None),
-                Some(Message::Event { event }) => return Ok(Some(event)),
-                Some(Message::Ok { .. } | Message::Err { .. }) => {}
+                Some((Message::Event { event }, _)) => return Ok(Some(event)),
+                Some((Message::Ok { .. } | Message::Err { .. }, _)) => {}
             }
         }
     }

@@ -78,7 +78,8 @@ pub enum Op {
         force: bool,
     },
     /// Runs another program in a container; answers with [`ExecStarted`]. Carries descriptors:
-    /// stdin, stdout, stderr, or only the last two for an empty stdin.
+    /// stdin, stdout, stderr, or only the last two for an empty stdin. With a terminal it carries none, and the answer
+    /// carries the terminal's master.
     Exec(Exec),
     /// Kills an exec with all its descendants and its session, also after its first process ended.
     KillExec {
@@ -103,11 +104,10 @@ pub enum Op {
     Status {},
     /// Sends events on this connection from now on.
     Subscribe {},
-    /// Attaches to a container's streams. Not supported by this version.
-    Attach {
-        /// Which container.
-        container_id: String,
-    },
+    /// Attaches to a container's streams; answers with [`Attached`]. Carries the writing ends of pipes for what is asked
+    /// for: stdout, then stderr. They are closed when the container ends, when its output does, and when a pipe is full:
+    /// nobody who reads slowly holds up a container's log.
+    Attach(Attach),
     /// Ends the shim: namespaces are unpinned, its files removed.
     Shutdown {
         /// Kills and deletes what still runs; without it, running containers refuse the shutdown.
@@ -161,7 +161,35 @@ pub struct Exec {
     pub exec_id: String,
     /// A file with an OCI `process` object.
     pub process_json_path: PathBuf,
-    /// Not supported by this version.
+    /// Whether it has a terminal (`process.terminal` of the file must say the same). Old shims refuse it.
+    #[serde(default)]
+    pub terminal: bool,
+}
+
+/// Operands of `attach`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attach {
+    /// Which container.
+    pub container_id: String,
+    /// Copies its stdout, or its terminal.
+    #[serde(default)]
+    pub stdout: bool,
+    /// Copies its stderr, which a container with a terminal has not.
+    #[serde(default)]
+    pub stderr: bool,
+    /// Hands out its stdin.
+    #[serde(default)]
+    pub stdin: bool,
+    /// With `stdin`: hands it out for good, so that the container's stdin ends with this client.
+    #[serde(default)]
+    pub stdin_once: bool,
+}
+
+/// Answer to `attach`. It carries one descriptor if the container has a terminal (its master, whatever was asked for), or
+/// if its stdin was asked for and is open (the writing end).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attached {
+    /// Whether the descriptor is a terminal.
     #[serde(default)]
     pub terminal: bool,
 }
@@ -236,6 +264,9 @@ pub struct ContainerStatus {
     /// Execs whose first process still runs.
     #[serde(default)]
     pub execs: Vec<String>,
+    /// The last execs that ended, with their codes: for a client that was not connected. Old shims do not say.
+    #[serde(default)]
+    pub ended_execs: Vec<(String, i32)>,
 }
 
 /// The states of a container, in this order.

@@ -12,6 +12,7 @@
 //! Process ids. A runtime's `create` and `exec` leave a process that becomes our child when the runtime ends, and name it
 //! in a file that is complete only then. Such a process may end, and be reaped, before its id is known: while a command of
 //! that kind runs, unknown children that end are remembered in [`Strays`].
+mod attach;
 mod commands;
 mod connections;
 mod containers;
@@ -153,15 +154,15 @@ impl Supervisor {
 
     fn dispatch(&mut self, event: Ready) {
         match Token::decode(event.token) {
-            Some(Token::Signals) => self.take_signals(),
-            Some(Token::Listener) => self.accept(),
-            Some(Token::Connection(serial)) => self.read_connection(serial),
-            Some(Token::Stdout(serial)) => self.read_output(serial, crate::log::Source::Stdout),
-            Some(Token::Stderr(serial)) => self.read_output(serial, crate::log::Source::Stderr),
-            Some(Token::Command(serial)) => self.read_command(serial),
+            Token::Signals => self.take_signals(),
+            Token::Listener => self.accept(),
+            Token::Connection(serial) => self.read_connection(serial),
+            Token::Stdout(serial) => self.read_output(serial, crate::log::Source::Stdout),
+            Token::Stderr(serial) => self.read_output(serial, crate::log::Source::Stderr),
+            Token::Command(serial) => self.read_command(serial),
+            Token::Attached(serial) => self.detach(serial),
             // Whoever is its parent has its exit code.
-            Some(Token::Foreign(serial)) => self.init_ended(serial, UNKNOWN),
-            None => {}
+            Token::Foreign(serial) => self.init_ended(serial, UNKNOWN),
         }
     }
 
@@ -320,6 +321,8 @@ enum Token {
     Command(u64),
     /// The pidfd of an init that is not our child.
     Foreign(u64),
+    /// The pipe of an attached client.
+    Attached(u64),
 }
 
 impl Token {
@@ -332,13 +335,14 @@ impl Token {
             Self::Stderr(serial) => (4, serial),
             Self::Command(serial) => (5, serial),
             Self::Foreign(serial) => (6, serial),
+            Self::Attached(serial) => (7, serial),
         };
         serial << 3 | kind
     }
 
-    fn decode(token: u64) -> Option<Self> {
+    fn decode(token: u64) -> Self {
         let serial = token >> 3;
-        Some(match token & 7 {
+        match token & 7 {
             0 => Self::Signals,
             1 => Self::Listener,
             2 => Self::Connection(serial),
@@ -346,8 +350,8 @@ impl Token {
             4 => Self::Stderr(serial),
             5 => Self::Command(serial),
             6 => Self::Foreign(serial),
-            _ => return None,
-        })
+            _ => Self::Attached(serial),
+        }
     }
 }
 
@@ -383,10 +387,10 @@ mod tests {
             Token::Stderr(u64::MAX >> 3),
             Token::Command(9),
             Token::Foreign(10),
+            Token::Attached(11),
         ] {
-            assert_eq!(Token::decode(token.encode()), Some(token));
+            assert_eq!(Token::decode(token.encode()), token);
         }
-        assert_eq!(Token::decode(7), None);
     }
 
     #[test]

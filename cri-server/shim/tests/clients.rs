@@ -82,7 +82,7 @@ fn an_unknown_operation_is_answered_and_the_connection_goes_on() {
     );
     let answer = ask("{\"seq\":8,\"op\":{\"attach\":{\"container_id\":\"c\"}}}");
     assert!(
-        answer.contains("\"invalid\"") && answer.contains("not supported"),
+        answer.contains("\"not_found\"") && answer.contains("does not exist"),
         "{answer}"
     );
     let answer = ask("{\"seq\":9,\"op\":{\"hello\":{\"version\":1000,\"new\":true}}}");

@@ -10,6 +10,7 @@ use engine::{CgroupDriver, Handler, ImagesConfig};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::streaming::StreamingConfig;
 use super::{Problem, reference};
 use crate::flags::LogLevel;
 
@@ -26,6 +27,7 @@ pub(super) struct File {
     pub(super) images: ImagesConfig,
     pub(super) log_level: Option<LogLevel>,
     pub(super) metrics: Option<SocketAddr>,
+    pub(super) streaming: StreamingConfig,
 }
 
 /// The name of the default runtime, and the line it stands on.
@@ -149,6 +151,7 @@ impl Reader<'_> {
                 "runtimes" => file.runtimes = self.runtimes(entry),
                 "network" => self.network(entry, &mut file),
                 "images" => file.images = self.images(entry),
+                "streaming" => file.streaming = self.streaming(entry),
                 "metrics" => self.metrics(entry, &mut file),
                 "log_level" => {
                     let text = self.checked("", entry, |text| log_level(text).map(drop));
@@ -279,6 +282,77 @@ impl Reader<'_> {
                 number.as_str()
             ),
         );
+        None
+    }
+
+    fn streaming(&mut self, entry: Key<'_, '_>) -> StreamingConfig {
+        const TABLE: &str = "streaming.";
+        let mut config = StreamingConfig::default();
+        let (mut cert, mut key) = (None, None);
+        let fields = self.table("", entry).into_iter().flat_map(|one| one.iter());
+        for inner in fields {
+            match inner.0.get_ref().as_ref() {
+                "address" => {
+                    let check = |text: &str| match text.parse::<IpAddr>() {
+                        Ok(_) => Ok(()),
+                        Err(_) => Err(format!("{text:?} is not an IP address")),
+                    };
+                    if let Some(Ok(address)) =
+                        self.checked(TABLE, inner, check).map(|text| text.parse())
+                    {
+                        config.address = address;
+                    }
+                }
+                "port" => {
+                    if let Some(port) = self.number(TABLE, inner, 0..=65535) {
+                        config.port = u16::try_from(port).unwrap_or_default();
+                    }
+                }
+                "tls_cert" => cert = self.absolute_path(TABLE, inner),
+                "tls_key" => key = self.absolute_path(TABLE, inner),
+                "idle_timeout_s" => {
+                    if let Some(seconds) = self.number(TABLE, inner, 1..=604_800) {
+                        config.idle_timeout = Duration::from_secs(seconds);
+                    }
+                }
+                "stream_creation_timeout_s" => {
+                    if let Some(seconds) = self.number(TABLE, inner, 1..=3600) {
+                        config.stream_creation_timeout = Duration::from_secs(seconds);
+                    }
+                }
+                _ => self.unknown(TABLE, inner, &reference::known("streaming")),
+            }
+        }
+        let named = |name: &str| {
+            let table = entry.1.get_ref().as_table();
+            table.is_some_and(|table| table.iter().any(|(key, _)| key.get_ref() == name))
+        };
+        if named("tls_cert") != named("tls_key") {
+            let problem = "streaming: tls_cert and tls_key belong together; one is missing";
+            self.problem(entry.0.span().start, problem.into());
+        }
+        config.tls = cert.zip(key);
+        config
+    }
+
+    fn number(
+        &mut self,
+        prefix: &str,
+        entry: Key<'_, '_>,
+        range: std::ops::RangeInclusive<u64>,
+    ) -> Option<u64> {
+        let Some(integer) = entry.1.get_ref().as_integer() else {
+            return self.wrong_type(prefix, entry, "a number");
+        };
+        let value = i64::from_str_radix(integer.as_str(), integer.radix());
+        let value = value.ok().and_then(|value| u64::try_from(value).ok());
+        if let Some(value) = value.filter(|value| range.contains(value)) {
+            return Some(value);
+        }
+        let (least, most) = (range.start(), range.end());
+        let key = entry.0.get_ref();
+        let problem = format!("{prefix}{key}: {integer} is not from {least} to {most}");
+        self.problem(entry.1.span().start, problem);
         None
     }
 

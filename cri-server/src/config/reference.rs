@@ -125,6 +125,48 @@ pub(crate) const KEYS: &[Key] = &[
         false,
         "How long a download may stand still, in seconds.",
     ),
+    key(
+        "streaming",
+        "address",
+        "\"127.0.0.1\"",
+        false,
+        "Where exec, attach and port-forward are served.",
+    ),
+    key(
+        "streaming",
+        "port",
+        "0",
+        false,
+        "The port for that; 0 lets the kernel choose.",
+    ),
+    key(
+        "streaming",
+        "tls_cert",
+        "\"/etc/davit/tls.crt\"",
+        false,
+        "A certificate chain (PEM): with it and tls_key streams go over TLS.",
+    ),
+    key(
+        "streaming",
+        "tls_key",
+        "\"/etc/davit/tls.key\"",
+        false,
+        "The private key of tls_cert (PEM).",
+    ),
+    key(
+        "streaming",
+        "idle_timeout_s",
+        "14400",
+        false,
+        "How long a stream's connection may be silent, in seconds.",
+    ),
+    key(
+        "streaming",
+        "stream_creation_timeout_s",
+        "30",
+        false,
+        "How long a client may take to open streams that belong together, in seconds.",
+    ),
 ];
 
 /// The keys of a table, as an error lists them.
@@ -225,7 +267,7 @@ mod tests {
         assert_eq!(known("metrics"), "address");
         assert_eq!(
             known(""),
-            "default_runtime, cgroup_root, cgroup_driver, log_level, runtimes, network, metrics, images"
+            "default_runtime, cgroup_root, cgroup_driver, log_level, runtimes, network, metrics, images, streaming"
         );
     }
 }

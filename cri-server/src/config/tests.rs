@@ -113,7 +113,7 @@ subnet6 = \"10.0.0.0/8\"
         problems(text, &[]),
         [
             "config.toml:1: default_runtime: no runtime is called \"rnuc\"; known are crun, davit-oci, runc",
-            "config.toml:2: stop_timeout: unknown key; known are default_runtime, cgroup_root, cgroup_driver, log_level, runtimes, network, metrics, images",
+            "config.toml:2: stop_timeout: unknown key; known are default_runtime, cgroup_root, cgroup_driver, log_level, runtimes, network, metrics, images, streaming",
             "config.toml:5: runtimes.runc.path: \"runc\" is not an absolute path",
             "config.toml:6: runtimes.runc.arg: unknown key; known are path, root, args",
             "config.toml:8: runtimes.crun.path: is missing",
@@ -219,5 +219,34 @@ fn a_missing_binary_is_a_mistake_that_names_its_flag() {
     assert!(
         text.contains("--oci-runtime: \"/etc/passwd\" is not executable"),
         "{text}"
+    );
+}
+
+#[test]
+fn streams_are_served_on_the_loopback_unless_the_file_says_otherwise() {
+    let streaming = load("", &[]).streaming;
+    assert_eq!(streaming, StreamingConfig::default());
+    assert!(streaming.address.is_loopback() && streaming.port == 0);
+    let text = "[streaming]\naddress = \"::1\"\nport = 10250\ntls_cert = \"/c\"\ntls_key = \"/k\"\nidle_timeout_s = 60\nstream_creation_timeout_s = 5\n";
+    let streaming = load(text, &[]).streaming;
+    assert_eq!(streaming.address.to_string(), "::1");
+    assert_eq!(streaming.port, 10250);
+    assert_eq!(streaming.tls, Some(("/c".into(), "/k".into())));
+    assert_eq!(streaming.idle_timeout.as_secs(), 60);
+    assert_eq!(streaming.stream_creation_timeout.as_secs(), 5);
+}
+
+#[test]
+fn mistakes_of_the_streaming_table_are_all_reported() {
+    let text = "[streaming]\naddress = \"localhost\"\nport = 70000\nidle_timeout_s = 0\ntls_cert = \"/c\"\ntls = true\n";
+    assert_eq!(
+        problems(text, &[]),
+        [
+            "config.toml:1: streaming: tls_cert and tls_key belong together; one is missing",
+            "config.toml:2: streaming.address: \"localhost\" is not an IP address",
+            "config.toml:3: streaming.port: 70000 is not from 0 to 65535",
+            "config.toml:4: streaming.idle_timeout_s: 0 is not from 1 to 604800",
+            "config.toml:6: streaming.tls: unknown key; known are address, port, tls_cert, tls_key, idle_timeout_s, stream_creation_timeout_s",
+        ]
     );
 }

@@ -66,6 +66,7 @@ fn fixed(now: &Settings, new: &Settings) -> Vec<&'static str> {
     [
         ("socket", same(&now.socket, &new.socket)),
         ("metrics.address", same(&now.metrics, &new.metrics)),
+        ("streaming", same(&now.streaming, &new.streaming)),
         ("run_dir", same(&old.run_dir, &other.run_dir)),
         ("state_dir", same(&old.state_dir, &other.state_dir)),
         ("shim", same(&old.shim, &other.shim)),

@@ -11,7 +11,8 @@ use crate::model::{
 };
 use crate::pod::{self, Command, Entry, Pod};
 use crate::record::{self, ContainerRecord};
-use crate::{container, exec, ids};
+use crate::streams::Streams;
+use crate::{attach, container, exec, forward, ids};
 
 impl Engine {
     /// Makes a container in a READY pod from an image that is on the node; the answer is its id.
@@ -195,6 +196,92 @@ impl Engine {
                 "the command's task ended early: {error}"
             )))
         })
+    }
+
+    /// Whether a command can be run in this container now; the answer is its full id.
+    ///
+    /// # Errors
+    /// Unknown id, or it does not run.
+    pub fn check_exec(&self, id: &str) -> Result<String> {
+        let (id, pod) = self.container(id)?;
+        running(&pod, &id).map(|record| record.id.clone())
+    }
+
+    /// Runs a command in a running container with the caller's streams; the answer is its exit code. A caller who
+    /// vanishes, or drops this, takes the command with him.
+    ///
+    /// # Errors
+    /// Unknown id, wrong state, no such command, the shim ended.
+    pub async fn exec(
+        &self,
+        id: &str,
+        command: Vec<String>,
+        terminal: bool,
+        streams: Streams,
+    ) -> Result<i32> {
+        let (id, pod) = self.container(id)?;
+        let record = running(&pod, &id)?;
+        let node = Arc::clone(&self.node);
+        exec::stream::exec(node, pod, record, command, terminal, streams).await
+    }
+
+    /// Whether this container can be attached to; the answer is its full id and whether it has a terminal.
+    ///
+    /// # Errors
+    /// Unknown id, or its record is broken.
+    pub fn check_attach(&self, id: &str) -> Result<(String, bool)> {
+        let (id, pod) = self.container(id)?;
+        let record = known(&pod, &id)?;
+        Ok((id, record.config.tty))
+    }
+
+    /// Joins the caller's streams to a container's until it ends or the caller leaves, which ends nothing.
+    ///
+    /// # Errors
+    /// Unknown id, an old shim, or a caller who reads too slowly.
+    pub async fn attach(&self, id: &str, streams: Streams) -> Result<()> {
+        let (id, pod) = self.container(id)?;
+        let record = known(&pod, &id)?;
+        attach::attach(Arc::clone(&self.node), record, streams).await
+    }
+
+    /// Whether ports of this pod can be reached; the answer is its full id.
+    ///
+    /// # Errors
+    /// Unknown id, or it is not READY.
+    pub fn check_forward(&self, pod_id: &str) -> Result<String> {
+        let pod = self.pod(pod_id)?;
+        match &pod.view().not_ready {
+            None => Ok(pod.id.clone()),
+            Some(why) => Err(Error::PodNotReady {
+                id: pod.id.clone(),
+                why: why.clone(),
+            }),
+        }
+    }
+
+    /// A connection to `localhost:port` inside a pod's network namespace.
+    ///
+    /// # Errors
+    /// Unknown id, not READY, or nothing listens there.
+    pub async fn connect(&self, pod_id: &str, port: u16) -> Result<tokio::net::TcpStream> {
+        let pod = self.pod(pod_id)?;
+        let node = Arc::clone(&self.node);
+        let stream = blocking(move || forward::dial(&node, &pod, port)).await?;
+        tokio::net::TcpStream::from_std(stream).map_err(|source| Error::Io {
+            action: "use the connection to",
+            path: format!("port {port}").into(),
+            source,
+        })
+    }
+}
+
+/// The record of a container in any state.
+fn known(pod: &Pod, id: &str) -> Result<Arc<ContainerRecord>> {
+    match pod.view().containers.get(id) {
+        Some(Entry::Known(record)) => Ok(Arc::clone(record)),
+        Some(Entry::Unknown(why)) => Err(Error::Internal(format!("container {id}: {why}"))),
+        None => Err(Error::ContainerNotFound { id: id.to_owned() }),
     }
 }
 

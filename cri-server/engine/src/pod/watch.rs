@@ -42,13 +42,7 @@ pub(crate) async fn watch(
         let (supervisor, dead) = (supervisor.clone(), supervisor.clone());
         match blocking(move || Ok(subscribe(&supervisor))).await {
             Ok(Ok((stream, status))) => {
-                pod.execs.keep_only(
-                    &status
-                        .containers
-                        .iter()
-                        .flat_map(|one| one.execs.iter())
-                        .collect::<Vec<_>>(),
-                );
+                pod.execs.reconcile(&status);
                 if signals.send(Signal::State(status)).is_err() {
                     return;
                 }

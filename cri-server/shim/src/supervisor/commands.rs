@@ -55,7 +55,11 @@ pub(super) enum Purpose {
     /// The answer is all.
     Update,
     /// Learn the exec's process id.
-    Exec { exec_id: String, pid_file: PathBuf },
+    Exec {
+        exec_id: String,
+        pid_file: PathBuf,
+        console: Option<Console>,
+    },
     /// A signal that the runtime has to deliver.
     Kill,
 }

@@ -1,5 +1,5 @@
 //! Clients: requests in, replies and events out. A client can neither block nor kill the shim.
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use serde::Serialize;
 use sys::{Errno, socket};
@@ -113,6 +113,11 @@ impl Supervisor {
     }
 
     pub(super) fn reply(&mut self, to: ReplyTo, answer: Answer) {
+        self.reply_with(to, answer, &[]);
+    }
+
+    /// A reply that carries descriptors.
+    pub(super) fn reply_with(&mut self, to: ReplyTo, answer: Answer, fds: &[BorrowedFd<'_>]) {
         #[derive(Serialize)]
         struct Ok {
             seq: u64,
@@ -142,7 +147,7 @@ impl Supervisor {
         else {
             return;
         };
-        if socket::send(&connection.fd, &packet, &[]).is_err() {
+        if socket::send(&connection.fd, &packet, fds).is_err() {
             // Gone, or it does not read its replies.
             self.disconnect(to.connection);
         }

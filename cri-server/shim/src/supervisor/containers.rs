@@ -47,6 +47,8 @@ pub(super) struct Container {
     pub(super) starting: bool,
     pub(super) stdout: Output,
     pub(super) stderr: Output,
+    /// Whether stdout is a terminal.
+    pub(super) terminal: bool,
     /// Keeps the container's stdin open.
     pub(super) stdin: Option<OwnedFd>,
     pub(super) log: LogFile,
@@ -92,6 +94,7 @@ impl Container {
             starting: false,
             stdout: Output::default(),
             stderr: Output::default(),
+            terminal: false,
             stdin: None,
             log,
             cgroup: None,
@@ -131,6 +134,7 @@ impl Container {
             started_at_ns: self.started_at_ns,
             log_lines_lost: self.log.lost(),
             execs,
+            ended_execs: Vec::new(),
         }
     }
 
@@ -274,6 +278,7 @@ impl Supervisor {
         );
         let id = container.id.clone();
         self.flush_output(serial);
+        self.detach_all(serial);
         // A bundle that was removed under us has no place for it: the event and the status still have the exit.
         drop(launch::write_atomically(&path, &text));
         if let Some(container) = self.by_serial(serial) {

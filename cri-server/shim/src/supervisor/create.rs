@@ -70,6 +70,7 @@ impl Supervisor {
             create.bundle.clone(),
             log,
         );
+        container.terminal = create.terminal;
         container.cgroup = self.planned_cgroup(&create.bundle);
         self.containers.push(container);
         let begun = self.run_create(serial, reply, &create);
@@ -133,7 +134,7 @@ impl Supervisor {
             pid_file.clone().into(),
         ];
         let console = if create.terminal {
-            Some(Console::listen(&create.bundle).map_err(internal)?)
+            Some(Console::listen(&create.bundle, "console.sock").map_err(internal)?)
         } else {
             None
         };
@@ -376,8 +377,8 @@ fn is_id(text: &str) -> bool {
 // === impl Console ===
 
 impl Console {
-    fn listen(bundle: &Path) -> sys::Result<Self> {
-        let path = bundle.join("console.sock");
+    pub(super) fn listen(bundle: &Path, name: &str) -> sys::Result<Self> {
+        let path = bundle.join(name);
         launch::remove(&path)?;
         let directory =
             File::open(bundle).call(|| format!("open({bundle:?}, O_RDONLY|O_CLOEXEC)"))?;
@@ -390,20 +391,17 @@ impl Console {
     }
 
     /// The path to give to the runtime; not every runtime can connect to a long one.
-    fn address(&self) -> PathBuf {
+    pub(super) fn address(&self) -> PathBuf {
         if self.path.as_os_str().len() <= SUN_PATH_MAX {
             return self.path.clone();
         }
-        format!(
-            "/proc/{}/fd/{}/console.sock",
-            std::process::id(),
-            self.directory.as_raw_fd()
-        )
-        .into()
+        let name = self.path.file_name().unwrap_or_default();
+        let (pid, directory) = (std::process::id(), self.directory.as_raw_fd());
+        PathBuf::from(format!("/proc/{pid}/fd/{directory}")).join(name)
     }
 
     /// The terminal that the runtime sent before it ended.
-    fn receive(self) -> Result<OwnedFd, String> {
+    pub(super) fn receive(self) -> Result<OwnedFd, String> {
         let connection = socket::accept(&self.listener).map_err(|error| error.to_string())?;
         let connection =
             connection.ok_or("the OCI runtime did not connect to the console socket")?;

@@ -6,6 +6,7 @@ use sys::{Pid, process};
 
 use super::commands::{self, Command, Invocation, Log, Purpose};
 use super::connections::ReplyTo;
+use super::create::Console;
 use super::{Supervisor, wire, words};
 use crate::launch;
 use crate::protocol::{ErrorKind, Event, Exec as Request, ExecStarted, WireError};
@@ -56,9 +57,6 @@ impl Supervisor {
         if !container.lives() {
             return Err(invalid("the container does not run"));
         }
-        if terminal {
-            return Err(invalid("terminals are not supported yet"));
-        }
         if !process_json_path.is_absolute() {
             return Err(invalid(&format!(
                 "{process_json_path:?} is not an absolute path"
@@ -71,31 +69,51 @@ impl Supervisor {
                 format!("{what}: the exec exists already"),
             ));
         }
-        let stdio = stdio(fds).map_err(|error| invalid(&error))?;
+        let stdio = match terminal {
+            true => None,
+            false => Some(stdio(fds).map_err(|error| invalid(&error))?),
+        };
         let (Some(pid_file), Some(log)) =
             (self.temporary(serial, "pid"), self.temporary(serial, "log"))
         else {
             return Err(invalid("the bundle is gone"));
         };
-        let runtime = self.existing(&container_id)?.runtime.clone();
+        let container = self.existing(&container_id)?;
+        let (runtime, bundle) = (container.runtime.clone(), container.bundle.clone());
+        let mut arguments: Vec<std::ffi::OsString> = vec![
+            "--process".into(),
+            process_json_path.into(),
+            "--detach".into(),
+            "--pid-file".into(),
+            pid_file.clone().into(),
+        ];
+        let mut console = None;
+        if terminal {
+            let name = pid_file.with_extension("sock");
+            let name = name.file_name().and_then(|name| name.to_str());
+            let listening = Console::listen(&bundle, name.unwrap_or("exec.sock"))
+                .map_err(|error| wire(ErrorKind::Internal, format!("{what}: {error}")))?;
+            arguments.extend(["--console-socket".into(), listening.address().into()]);
+            console = Some(listening);
+        }
+        arguments.push(container_id.clone().into());
         let started = commands::start(Invocation {
             runtime: &runtime,
             verb: "exec",
             log: Log::Temporary(log),
-            arguments: vec![
-                "--process".into(),
-                process_json_path.into(),
-                "--detach".into(),
-                "--pid-file".into(),
-                pid_file.clone().into(),
-                container_id.clone().into(),
-            ],
-            stdio: Some([stdio[0].as_fd(), stdio[1].as_fd(), stdio[2].as_fd()]),
+            arguments,
+            stdio: stdio
+                .as_ref()
+                .map(|fds| [fds[0].as_fd(), fds[1].as_fd(), fds[2].as_fd()]),
         })?;
         self.watch(
             started,
             (serial, &container_id),
-            Purpose::Exec { exec_id, pid_file },
+            Purpose::Exec {
+                exec_id,
+                pid_file,
+                console,
+            },
             Some(reply),
         );
         Ok(())
@@ -120,7 +138,12 @@ impl Supervisor {
             reply,
             ..
         } = command;
-        let Purpose::Exec { exec_id, pid_file } = purpose else {
+        let Purpose::Exec {
+            exec_id,
+            pid_file,
+            console,
+        } = purpose
+        else {
             return;
         };
         let pid = result.and_then(|()| words::read_pid(&pid_file));
@@ -142,12 +165,19 @@ impl Supervisor {
             exit: stray.map(|stray| stray.ended.code()),
         };
         let event = exec.exit.map(|code| exec.exit_event(code));
+        let what = format!("exec \"{}\" in \"{}\"", exec.id, exec.container_id);
         self.execs.push(exec);
-        self.reply_if(
-            reply,
-            serde_json::to_value(ExecStarted { pid })
+        let terminal = console.map(Console::receive).transpose();
+        let answer = match &terminal {
+            Ok(_) => serde_json::to_value(ExecStarted { pid })
                 .map_err(|error| wire(ErrorKind::Internal, error.to_string())),
-        );
+            Err(error) => Err(wire(ErrorKind::Runtime, format!("{what}: {error}"))),
+        };
+        let fds: Vec<_> = terminal.iter().flatten().map(AsFd::as_fd).collect();
+        if let Some(reply) = reply {
+            // A process whose terminal never came, or whose client is gone, loses its terminal here: SIGHUP.
+            self.reply_with(reply, answer, &fds);
+        }
         if let Some(event) = event {
             self.announce(&event);
             self.forget_old_execs();
@@ -183,6 +213,7 @@ impl Supervisor {
                 Purpose::Exec {
                     exec_id: id,
                     pid_file,
+                    ..
                 } if command.container == serial && id == exec_id => Some((command.pid, pid_file)),
                 _ => None,
             });
@@ -202,6 +233,15 @@ impl Supervisor {
             .iter()
             .filter(|exec| exec.container == container && exec.exit.is_none())
             .map(|exec| exec.id.clone())
+            .collect()
+    }
+
+    /// Ended execs of a container with their codes, for the status: the last ones, so that it fits in a packet.
+    pub(super) fn ended_execs(&self, container: u64) -> Vec<(String, i32)> {
+        self.execs
+            .iter()
+            .filter(|exec| exec.container == container)
+            .filter_map(|exec| Some((exec.id.clone(), exec.exit?)))
             .collect()
     }
 

@@ -54,10 +54,7 @@ impl Supervisor {
                 self.reply(reply, Ok(serde_json::json!({})));
                 Ok(())
             }
-            Op::Attach { container_id } => Err(wire(
-                ErrorKind::Invalid,
-                format!("attach \"{container_id}\": not supported"),
-            )),
+            Op::Attach(attach) => self.attach(reply, &attach, fds),
             Op::Shutdown { force } => {
                 self.shut_down(Some(reply), force);
                 Ok(())
@@ -113,7 +110,11 @@ impl Supervisor {
             containers: self
                 .containers
                 .iter()
-                .map(|container| container.status(self.running_execs(container.serial)))
+                .map(|container| {
+                    let mut status = container.status(self.running_execs(container.serial));
+                    status.ended_execs = self.ended_execs(container.serial);
+                    status
+                })
                 .collect(),
             pod_init_alive: self.pod.has_init.then_some(self.pod.init.is_some()),
             pod_init_pid: self.pod.init,

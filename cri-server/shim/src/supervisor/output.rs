@@ -4,6 +4,7 @@
 //! never block us. A pipe's writing end is the container's, which keeps its usual blocking behaviour.
 use std::os::fd::{AsFd, OwnedFd};
 
+use super::attach::Attached;
 use super::containers::{Container, Phase};
 use super::words::keep_tail;
 use super::{Supervisor, Token};
@@ -16,6 +17,8 @@ const DRAIN_READS: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Output {
     pub(super) fd: Option<OwnedFd>,
+    /// Who else is told.
+    pub(super) attached: Vec<Attached>,
     splitter: LineSplitter,
 }
 
@@ -27,7 +30,7 @@ impl Output {
 }
 
 impl Container {
-    fn output(&mut self, source: Source) -> &mut Output {
+    pub(super) fn output(&mut self, source: Source) -> &mut Output {
         match source {
             Source::Stdout => &mut self.stdout,
             Source::Stderr => &mut self.stderr,
@@ -83,15 +86,19 @@ impl Supervisor {
                 let data = &self.buffer[..count];
                 self.batch
                     .log(&mut container.log, source, &mut output.splitter, data);
+                output.copy(data);
                 if creating {
                     keep_tail(&mut container.early, data);
                 }
                 true
             }
+            // A client that writes to the same terminal has made it non-blocking.
+            Err(error) if error.errno == sys::Errno::EAGAIN => true,
             // A terminal that nobody holds open any more says EIO instead of the end.
             _ => {
                 drop(self.epoll.remove(fd));
                 output.fd = None;
+                output.attached.clear();
                 self.batch
                     .finish(&mut container.log, source, &mut output.splitter);
                 false
@@ -150,6 +157,7 @@ impl Supervisor {
             return;
         };
         for output in [&mut container.stdout, &mut container.stderr] {
+            output.attached.clear();
             if let Some(fd) = output.fd.take() {
                 // It was added by `watch_output`.
                 drop(self.epoll.remove(&fd));
