@@ -168,7 +168,7 @@ async fn wrong_requests_name_their_field_and_leave_nothing() {
         ),
         (
             "userns",
-            Kind::Unsupported,
+            Kind::InvalidArgument,
             "userns_options",
             Box::new(|pod| {
                 pod.security.namespaces.userns = Some(Default::default());

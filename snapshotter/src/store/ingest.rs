@@ -33,7 +33,11 @@ impl Ingest {
         let handle: OwnedFd = File::open(&path).on("open", &path)?.into();
         for entry in std::fs::read_dir(&path).on("list", &path)? {
             let name = entry.on("list", &path)?.file_name();
-            sys::fs::remove_tree(&handle, &name)?;
+            match sys::fs::remove_tree(&handle, &name) {
+                // The last thread of the store before this one may still be deleting the same.
+                Err(error) if error.errno() == sys::Errno::ENOENT => {}
+                removed => removed?,
+            }
         }
         Ok(Ingest {
             path,
