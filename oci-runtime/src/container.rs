@@ -65,7 +65,7 @@ impl Bundle {
     /// A missing directory or file, and JSON that is none or does not fit the specification.
     pub fn load(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref();
-        let dir = std::fs::canonicalize(dir)
+        let dir = crate::paths::canonical(dir)
             .map_err(|error| sys::Error::from_io(&error, format!("realpath({dir:?})")))?;
         let spec = create::read_spec(&dir.join("config.json"))?;
         Ok(Self { dir, spec })

@@ -15,6 +15,7 @@ pub mod id;
 pub mod init;
 pub mod log;
 pub mod members;
+pub mod paths;
 pub mod plan;
 pub mod rdt;
 pub mod rootless;

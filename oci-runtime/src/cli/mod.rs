@@ -152,7 +152,7 @@ fn settings(global: &Parsed, log: &Log) -> Result<Global> {
     let explicit_root = global.get("root").is_some();
     let root = match global.get("root") {
         Some(root) => {
-            std::path::absolute(root).map_err(|error| Error::new(format!("--root: {error}")))?
+            crate::paths::absolute(root).map_err(|error| Error::new(format!("--root: {error}")))?
         }
         None => root::default()?,
     };

@@ -61,7 +61,7 @@ impl Target {
             return Ok(Self::Journal(named(name)));
         }
         let path = text.strip_prefix("file:").unwrap_or(text);
-        std::path::absolute(path)
+        crate::paths::absolute(path)
             .map(Self::File)
             .map_err(|error| Error::new(format!("--log: {error}")))
     }

@@ -60,7 +60,7 @@ impl Options {
     /// A value that makes no sense.
     pub fn new(parsed: &Parsed) -> Result<Self> {
         let bundle = parsed.get("bundle").unwrap_or(".");
-        let bundle = std::fs::canonicalize(bundle)
+        let bundle = crate::paths::canonical(bundle)
             .map_err(|error| sys::Error::from_io(&error, format!("realpath({bundle:?})")))
             .within(|| "--bundle".to_owned())?;
         Ok(Self {
@@ -96,7 +96,7 @@ impl Options {
 /// # Errors
 /// There is no working directory.
 pub fn absolute(path: &str) -> Result<PathBuf> {
-    std::path::absolute(path)
+    crate::paths::absolute(path)
         .map_err(|error| sys::Error::from_io(&error, format!("absolute({path:?})")).into())
 }
 
