@@ -312,6 +312,24 @@ async fn leased_layers_outlive_their_image_and_go_with_the_last_lease() {
 }
 
 #[tokio::test]
+async fn leases_that_end_as_the_store_closes_end_nothing() {
+    let app = small(Pack::Gzip);
+    let server = Content::with(&app, "v1").serve();
+    let scratch = Scratch::new();
+    let store = store(&scratch);
+    let layers = pull(&store, &format!("{}/app:v1", server.name()))
+        .await
+        .unwrap()
+        .layers;
+    let lease = store.lease(&layers).unwrap();
+    assert!(store.remove(&app.id().to_string()).unwrap());
+    store.keep_leases();
+    drop(lease);
+    assert_eq!(store.collect_garbage().unwrap().layers, 0);
+    assert_clean(&scratch, 2);
+}
+
+#[tokio::test]
 async fn layers_without_image_or_lease_stay_over_a_restart_until_they_are_collected() {
     let app = small(Pack::Gzip);
     let server = Content::with(&app, "v1").serve();

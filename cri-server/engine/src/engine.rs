@@ -78,6 +78,8 @@ impl Engine {
     pub async fn close(self) {
         let node = self.node;
         node.closing.send_replace(true);
+        // Containers outlive this engine, and with them what they are mounted from, even if its image is gone.
+        node.store.keep_leases();
         let deadline = tokio::time::Instant::now() + CLOSING;
         for pod in node.pods() {
             // A task that waits for a shim that does not answer is left behind; the next daemon asks again.

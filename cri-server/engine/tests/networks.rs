@@ -62,7 +62,8 @@ async fn a_host_port_belongs_to_one_pod_until_it_is_stopped() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_of_two_families_has_both_addresses_ipv4_first() {
     let mut bench = Bench::without_image("runc").await;
-    let subnet = format!("fd00:dead:{:x}::/64", bench.number);
+    // A group of an address has 16 bits.
+    let subnet = format!("fd00:dead:{:x}::/64", bench.number & 0xffff);
     bench.config.network.subnet6 = Some(subnet.clone());
     bench.restart().await;
     let engine = bench.engine().clone();

@@ -1,6 +1,7 @@
 //! Bringing images into the store and out of it. One change at a time; lists and lookups never wait for one.
 
 use std::ffi::OsString;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Inner;
@@ -307,6 +308,9 @@ impl Inner {
 
     /// Ends a use. Layers that nothing needs any more are deleted in the background.
     pub(crate) fn release(&self, layers: &[DiffId]) {
+        if self.leases_stay.load(Ordering::SeqCst) {
+            return;
+        }
         let unused = {
             let mut state = self.state_mut();
             for layer in layers {

@@ -11,6 +11,7 @@ mod trash;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{
     Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
 };
@@ -135,6 +136,8 @@ pub(crate) struct Inner {
     /// Held by whoever changes the database, over all of its steps.
     change: Mutex<()>,
     trash: OnceLock<Trash>,
+    /// Leases that end from now on end nothing.
+    leases_stay: AtomicBool,
     /// Released last.
     _lock: StoreLock,
 }
@@ -246,6 +249,11 @@ impl Store {
         let lease = self.inner.hold(layers);
         let missing = layers.iter().find(|layer| !self.inner.has_layer(layer));
         missing.map_or(Ok(lease), |layer| Err(Error::MissingLayer(*layer)))
+    }
+
+    /// Leases that end after this end nothing: what they were for outlives this process, and the next one takes them anew.
+    pub fn keep_leases(&self) {
+        self.inner.leases_stay.store(true, Ordering::SeqCst);
     }
 
     /// Deletes every layer that no image and no lease needs, and waits until it is gone from the disk.

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use tokio::sync::Semaphore;
@@ -47,6 +48,7 @@ pub(super) fn open(options: Options) -> Result<Store, Error> {
         state: RwLock::new(state),
         change: Mutex::new(()),
         trash: OnceLock::new(),
+        leases_stay: AtomicBool::new(false),
         _lock: lock,
         options,
     });
