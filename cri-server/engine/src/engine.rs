@@ -77,9 +77,10 @@ impl Engine {
     /// on; the next engine finds them.
     pub async fn close(self) {
         let node = self.node;
-        node.closing.send_replace(true);
-        // Containers outlive this engine, and with them what they are mounted from, even if its image is gone.
+        // Containers outlive this engine, and with them what they are mounted from, even if its image is gone: said first,
+        // since their tasks end, and their leases, as soon as they hear of the closing.
         node.store.keep_leases();
+        node.closing.send_replace(true);
         let deadline = tokio::time::Instant::now() + CLOSING;
         for pod in node.pods() {
             // A task that waits for a shim that does not answer is left behind; the next daemon asks again.
