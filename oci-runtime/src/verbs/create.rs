@@ -380,12 +380,19 @@ fn steps<'a>(
     }
 
     // 3. to 5. The hooks, and the child's own steps.
+    // On v1 the device rules are a list that is emptied first: a node made meanwhile would be refused.
+    let v1_devices = cgroup.paths().contains_key("devices");
+    if v1_devices {
+        crate::cgroup::control_devices(global, plan, &cgroup)?;
+    }
     // A child that is gone already has left the reason behind.
     let told = protocol::tell_child(&socket, &ToChild::Go(state.pid));
     // What nothing waits for but `create` itself, while the child makes its mounts on another processor.
     state.start_time = sys::process::start_time(child.pid)?;
     spawn::set_oom_score(child.pid, &plan.process).or_else(|error| tolerate(global, error))?;
-    crate::cgroup::control_devices(global, plan, &cgroup)?;
+    if !v1_devices {
+        crate::cgroup::control_devices(global, plan, &cgroup)?;
+    }
     if let Some(filter) = &plan.seccomp {
         global.store.save_filter(id, filter)?;
     }
