@@ -12,6 +12,7 @@ pub mod command;
 pub mod crictl;
 pub mod host;
 pub mod image;
+pub mod known;
 pub mod leak;
 pub mod node;
 pub mod oci;

@@ -1,5 +1,7 @@
 //! `known.txt`: the specs that do not pass on davit-cri, each with the reason.
 
+use integration::known;
+
 use super::suite::Specs;
 
 /// One line.
@@ -22,26 +24,17 @@ impl Known {
     /// # Panics
     /// On a line of another form.
     pub(crate) fn read(text: &str) -> Known {
-        let lines = text.lines().map(str::trim);
-        let entry = |line: &str| {
-            let parts: Vec<&str> = line.split(" | ").map(str::trim).collect();
-            let [handler, kind, spec, reason] = parts[..] else {
-                panic!("known.txt: not four parts: {line}");
-            };
-            let may_pass = match kind {
+        let entry = |[handler, kind, spec, reason]: [&str; 4]| Entry {
+            handler: handler.to_owned(),
+            spec: spec.to_owned(),
+            may_pass: match kind {
                 "fails" => false,
                 "may fail" => true,
-                other => panic!("known.txt: {other:?}: {line}"),
-            };
-            Entry {
-                handler: handler.to_owned(),
-                spec: spec.to_owned(),
-                may_pass,
-                reason: reason.to_owned(),
-            }
+                other => panic!("known.txt: {other:?}: {spec}"),
+            },
+            reason: reason.to_owned(),
         };
-        let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
-        Known(lines.map(entry).collect())
+        Known(known::rows(text).map(entry).collect())
     }
 
     /// What is wrong with the list or with the specs: those that do not pass without a line, and those that pass

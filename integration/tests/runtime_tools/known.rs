@@ -1,5 +1,7 @@
 //! `known.txt`: the points that fail under davit-oci, each with the reason.
 
+use integration::known;
+
 /// Whether a point must fail or may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -31,31 +33,18 @@ impl Known {
     /// # Panics
     /// On a line of another form.
     pub(crate) fn read(text: &str) -> Known {
-        let lines = text.lines().map(str::trim);
-        let entry = |line: &str| {
-            let parts: Vec<&str> = line.split(" | ").map(str::trim).collect();
-            let [program, point, kind, reason] = parts[..] else {
-                panic!("known.txt: not four parts: {line}");
-            };
-            let kind = match kind {
+        let entry = |[program, point, kind, reason]: [&str; 4]| Entry {
+            program: program.to_owned(),
+            point: point.to_owned(),
+            kind: match kind {
                 "fails" => Kind::Fails,
                 "may fail" => Kind::MayFail,
                 "missing" => Kind::Missing,
-                other => panic!("known.txt: {other:?}: {line}"),
-            };
-            Entry {
-                program: program.to_owned(),
-                point: point.to_owned(),
-                kind,
-                reason: reason.to_owned(),
-            }
+                other => panic!("known.txt: {other:?}: {point}"),
+            },
+            reason: reason.to_owned(),
         };
-        Known(
-            lines
-                .filter(|line| !line.is_empty() && !line.starts_with('#'))
-                .map(entry)
-                .collect(),
-        )
+        Known(known::rows(text).map(entry).collect())
     }
 
     /// What is known of a point. `*` stands for every point of a program.
